@@ -1,0 +1,91 @@
+"""The commands: every action of the screens has one.
+
+Standard output is data, standard error is narration. Exit codes: 0 good, 1 findings or failed,
+2 cannot run. A command's module is imported only when it is called, so that ``--help`` is instant.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from finetui import __version__
+from finetui.errors import UserError
+
+GOOD, FOUND, CANNOT = 0, 1, 2
+
+COMMANDS: dict[str, str] = {
+    "init": "make a workspace here or at PATH",
+    "check": "look for faults in data sets",
+    "split": "write a version split into train, validation and test",
+    "train": "start a training run from a recipe",
+    "jobs": "list the jobs with their states",
+    "watch": "follow a job line by line",
+    "stop": "ask a job to save and stop",
+    "generate": "answer the prompts of a data set with a model or a job's adapter",
+    "rate": "prepare, vote, unseal and report blind ratings",
+    "demo": "run the whole loop on the sample workspace",
+    "doctor": "say what this machine has and what is missing",
+    "keys": "print the key table of the screens",
+}
+
+_USAGE = """\
+usage: finetui [PATH]              open the workstation on a workspace
+       finetui COMMAND [--help]    one action, for scripts and plain terminals
+       finetui --version | --help
+
+commands:
+"""
+
+
+def usage() -> str:
+    """The text of ``finetui --help``."""
+    return _USAGE + "".join(f"  {name:<10} {line}\n" for name, line in COMMANDS.items())
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run one command line and return its exit code; a UserError becomes one clear line."""
+    os.umask(0o077)  # GPU servers are shared: nothing we write is for others
+    try:
+        return _dispatch(list(argv))
+    except UserError as error:
+        from finetui.display import clean
+
+        print(f"finetui: {clean(str(error))}", file=sys.stderr)
+        return CANNOT
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return GOOD
+
+
+def _dispatch(argv: list[str]) -> int:
+    first = argv[0] if argv else ""
+    if first in ("-h", "--help", "help"):
+        print(usage(), end="")
+        return GOOD
+    if first == "--version":
+        print(f"finetui {__version__}")
+        return GOOD
+    if first not in COMMANDS:
+        _refuse_a_near_miss(first)
+        from finetui.commands import tui
+
+        return tui.run(argv)
+    module = importlib.import_module(f"finetui.commands.{first}")
+    parser = module.parser()
+    parser.prog = f"finetui {first}"
+    return int(module.run(parser.parse_args(argv[1:])))
+
+
+def _refuse_a_near_miss(word: str) -> None:
+    """``finetui tarin`` is a slip, not a folder to make."""
+    import difflib
+    from pathlib import Path
+
+    near = difflib.get_close_matches(word, COMMANDS, 1, 0.7)
+    if near and not Path(word).exists():
+        raise UserError(f"no command {word!r}.", fix=f"Did you mean: finetui {near[0]}?")

@@ -1,0 +1,1 @@
+"""One module a command: ``parser()`` and ``run(arguments) -> exit code``."""

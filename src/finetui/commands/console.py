@@ -1,0 +1,96 @@
+"""How commands speak: data on standard output, narration and progress on standard error."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from finetui.display import clean
+from finetui.workspace import Workspace, require
+
+Progress = Callable[[int, int], None]
+"""Called with (done, total); total 0 is unknown."""
+
+_PLAIN_EVERY_S = 5.0
+
+
+def parser(description: str, *, json: bool = False, workspace: bool = True) -> argparse.ArgumentParser:
+    """An argument parser with the options that most commands share."""
+    made = argparse.ArgumentParser(description=description)
+    if json:
+        made.add_argument("--json", action="store_true", help="one JSON value a line, for scripts")
+    if workspace:
+        made.add_argument(
+            "-w", "--workspace", type=Path, default=Path(), metavar="PATH",
+            help="a folder inside the workspace (default: here)",
+        )  # fmt: skip
+    return made
+
+
+def workspace_of(arguments: argparse.Namespace) -> Workspace:
+    return require(arguments.workspace)
+
+
+def emit(value: Any) -> None:
+    """One JSON value on one line of standard output."""
+    sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
+    sys.stdout.flush()
+
+
+def out(line: str = "") -> None:
+    """One line of data for people; text from files must be cleaned by now."""
+    sys.stdout.write(line + "\n")
+
+
+def say(line: str) -> None:
+    """One line of narration."""
+    print(clean(line), file=sys.stderr, flush=True)
+
+
+def table(rows: Sequence[Sequence[object]], header: Sequence[str]) -> None:
+    """Left-aligned columns; cells come from files, so they are cleaned here."""
+    lines = [[clean(str(cell)) for cell in row] for row in (header, *rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    for line in lines:
+        padded = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        out("  ".join(padded).rstrip())
+
+
+@contextmanager
+def progress(title: str) -> Iterator[Progress]:
+    """A bar on a terminal; elsewhere a plain line every few seconds."""
+    with _bar(title) if sys.stderr.isatty() else _lines(title) as update:
+        yield update
+
+
+@contextmanager
+def _bar(title: str) -> Iterator[Progress]:
+    from rich.console import Console
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(),
+               TimeRemainingColumn())  # fmt: skip
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total or None)
+
+
+@contextmanager
+def _lines(title: str) -> Iterator[Progress]:
+    last = time.monotonic()
+
+    def update(done: int, total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= _PLAIN_EVERY_S:
+            last = time.monotonic()
+            say(f"{title}: {done / total:.0%}" if total else f"{title}: {done:,}")
+
+    yield update

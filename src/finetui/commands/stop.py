@@ -1,0 +1,27 @@
+"""``finetui stop``: ask a job to save and stop at the next step."""
+
+from __future__ import annotations
+
+import argparse
+
+from finetui.commands import console
+from finetui.commands.finding_jobs import job_named
+from finetui.jobs import control
+from finetui.jobs.liveness import LIVE, state
+
+
+def parser() -> argparse.ArgumentParser:
+    made = console.parser("Ask a job to save what it has and stop at the next step.")
+    made.add_argument("job", help="its id, folder, or part of the id")
+    return made
+
+
+def run(arguments: argparse.Namespace) -> int:
+    job = job_named(console.workspace_of(arguments), arguments.job)
+    now = state(job)
+    if now.name not in LIVE:
+        console.say(f"{job.id} is not running: {now.name}. {now.sentence}")
+        return 1
+    control.request(job, "stop")
+    console.say(f"{job.id} was asked to save and stop; follow it: finetui watch {job.id}")
+    return 0

@@ -1,0 +1,79 @@
+"""Untrusted text to printable text: the one sanitiser before any text reaches a terminal.
+
+Data sets, model outputs and logs can hold escape sequences, clipboard writes (OSC 52), bidi
+overrides and invisible characters. Nothing is dropped: each becomes a visible, harmless mark.
+"""
+
+from __future__ import annotations
+
+_NEWLINE, _TAB = 0x0A, 0x09
+
+# Invisible or re-ordering characters, as inclusive ranges.
+_UNSAFE_RANGES = (
+    (0x7F, 0x9F),  # DEL and C1: an 8-bit CSI or OSC starts here
+    (0xAD, 0xAD),  # soft hyphen
+    (0x061C, 0x061C),  # Arabic letter mark
+    (0x115F, 0x1160),  # Hangul fillers
+    (0x180E, 0x180E),
+    (0x200B, 0x200F),  # zero width, direction marks
+    (0x2028, 0x202E),  # line and paragraph separators, bidi embeddings and overrides
+    (0x2060, 0x206F),
+    (0x3164, 0x3164),
+    (0xD800, 0xDFFF),  # lone surrogates cannot be encoded at all
+    (0xFEFF, 0xFEFF),
+    (0xFFF9, 0xFFFB),
+    (0xE0000, 0xE007F),  # tag characters: invisible text
+)
+
+
+def _table() -> dict[int, str]:
+    marks = {code: chr(0x2400 + code) for code in range(0x20)}
+    for first, last in _UNSAFE_RANGES:
+        marks.update({code: f"⟨U+{code:04X}⟩" for code in range(first, last + 1)})
+    return marks
+
+
+UNSAFE: dict[int, str] = _table()
+_LINE = UNSAFE | {_NEWLINE: "⏎", _TAB: " "}
+_BLOCK = {code: mark for code, mark in UNSAFE.items() if code != _NEWLINE} | {_TAB: "    "}
+
+
+def clean(text: str) -> str:
+    """Return ``text`` as one printable line; line breaks become ``⏎``, controls are shown."""
+    return text.translate(_LINE)
+
+
+def clean_block(text: str) -> str:
+    """Return ``text`` printable with its line breaks kept (``\\r\\n`` counts as one)."""
+    return text.replace("\r\n", "\n").translate(_BLOCK)
+
+
+def has_unsafe(text: str) -> bool:
+    """Tell whether ``clean_block`` would change ``text`` (tabs and line breaks aside)."""
+    if text.isascii() and text.isprintable():
+        return False
+    return any(ord(char) in UNSAFE for char in text if char not in "\n\t")
+
+
+def plural(count: int, noun: str, nouns: str = "") -> str:
+    """``1 row``, ``12,408 rows``."""
+    return f"{count:,} {noun if count == 1 else nouns or noun + 's'}"
+
+
+def size(count: float) -> str:
+    """Bytes for people, in binary units: ``6.9 MiB``."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(count) < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: ``45 s``, ``3m20``, ``1h12``."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}"
+    return f"{whole // 3600}h{whole % 3600 // 60:02d}"

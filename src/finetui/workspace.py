@@ -1,0 +1,190 @@
+"""The workspace folder: find it, make it, name the paths in it, write files safely."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from finetui.errors import UserError
+
+MARKER = "finetui.toml"
+FOLDERS = ("datasets", "recipes", "jobs", "ratings", "versions", ".finetui")
+DATA_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
+_MARKER_TEXT = """\
+# This file marks a finetui workspace. Workspace settings go here.
+# theme = "finetui-dark"
+"""
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """One workspace on disk; every path in it has a name here."""
+
+    root: Path
+
+    @property
+    def datasets(self) -> Path:
+        return self.root / "datasets"
+
+    @property
+    def recipes(self) -> Path:
+        return self.root / "recipes"
+
+    @property
+    def jobs(self) -> Path:
+        return self.root / "jobs"
+
+    @property
+    def ratings(self) -> Path:
+        return self.root / "ratings"
+
+    @property
+    def versions(self) -> Path:
+        return self.root / "versions"
+
+    @property
+    def cache(self) -> Path:
+        """Rebuildable files only: deleting it loses nothing."""
+        return self.root / ".finetui"
+
+    def dataset_files(self) -> list[Path]:
+        """The data sets the person brought, by name."""
+        return _files(self.datasets, DATA_SUFFIXES)
+
+    def version_files(self) -> list[Path]:
+        """The data files of the written versions, newest version first."""
+        manifests = sorted(
+            self.versions.glob("*/manifest.json"), key=os.path.getmtime, reverse=True
+        )
+        return [file for found in manifests for file in _files(found.parent, (".jsonl",))]
+
+    def recipe_files(self) -> list[Path]:
+        return _files(self.recipes, (".toml",))
+
+    def relative(self, path: Path) -> str:
+        """``path`` as a person of this workspace would name it."""
+        try:
+            return str(path.resolve().relative_to(self.root.resolve()))
+        except ValueError:
+            return str(path)
+
+    def resolve(self, name: str | Path) -> Path:
+        """A typed path: absolute as it is, otherwise from the workspace."""
+        path = Path(name).expanduser()
+        return path if path.is_absolute() else self.root / path
+
+
+def _files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    hidden_truth = ".faults.json"
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix in suffixes and path.is_file() and not path.name.endswith(hidden_truth)
+    )
+
+
+def find(start: Path) -> Workspace | None:
+    """The workspace that holds ``start``, looking upwards; None where there is none."""
+    here = start.resolve()
+    for folder in (here, *here.parents):
+        if (folder / MARKER).is_file():
+            return Workspace(folder)
+    return None
+
+
+def require(start: Path) -> Workspace:
+    """Like ``find``; raises UserError where there is no workspace."""
+    found = find(start)
+    if found is None:
+        raise UserError(
+            "no finetui workspace here.", str(start), "Make one with: finetui init " + str(start)
+        )
+    return found
+
+
+def create(root: Path) -> Workspace:
+    """Make the folders of a workspace (0700); what is there already stays as it is."""
+    if root.exists() and not root.is_dir():
+        raise UserError("is a file, not a folder.", str(root), "Choose another folder.")
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    workspace = Workspace(root.resolve())
+    for name in FOLDERS:
+        (workspace.root / name).mkdir(mode=0o700, exist_ok=True)
+    if not (workspace.root / MARKER).exists():
+        write_atomic(workspace.root / MARKER, _MARKER_TEXT)
+    return workspace
+
+
+def create_sample(root: Path) -> Workspace:
+    """A workspace with the demo model, its data sets and a recipe; existing files are kept."""
+    workspace = create(root)
+    source = sample_data()
+    for name in ("datasets", "recipes", "model"):
+        target = workspace.root / name
+        target.mkdir(mode=0o700, exist_ok=True)
+        for file in sorted((source / name).iterdir()):
+            if file.is_file() and not (target / file.name).exists():
+                shutil.copyfile(file, target / file.name)
+    return workspace
+
+
+def _shipped(name: str) -> Path:
+    """A folder shipped with the package: inside it in a wheel, beside ``src`` in a clone."""
+    package = Path(__file__).parent
+    for folder in (package / name, package.parent.parent / name):
+        if folder.is_dir():
+            return folder
+    raise UserError(f"the folder {name!r} is missing from this installation.", fix="Reinstall.")
+
+
+def sample_data() -> Path:
+    return _shipped("sample_data")
+
+
+def themes_dir() -> Path:
+    return _shipped("themes")
+
+
+def write_atomic(path: Path, content: bytes | str, mode: int = 0o600) -> None:
+    """Write a whole file: temporary name, fsync, rename, fsync of the folder.
+
+    A reader sees the old file or the new one, never half of one, also after a power cut.
+    """
+    with new_file(path, mode) as descriptor:
+        view = memoryview(content.encode() if isinstance(content, str) else content)
+        while view:
+            view = view[os.write(descriptor, view) :]
+
+
+@contextmanager
+def new_file(path: Path, mode: int = 0o600) -> Iterator[int]:
+    """Yield a descriptor of a temporary file that becomes ``path`` when the block succeeds."""
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    try:
+        try:
+            os.fchmod(descriptor, mode)
+            yield descriptor
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in ``folder`` durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
