@@ -21,7 +21,9 @@ Progress = Callable[[int, int], None]
 _PLAIN_EVERY_S = 5.0
 
 
-def parser(description: str, *, json: bool = False, workspace: bool = True) -> argparse.ArgumentParser:
+def parser(
+    description: str, *, json: bool = False, workspace: bool = True
+) -> argparse.ArgumentParser:
     """An argument parser with the options that most commands share."""
     made = argparse.ArgumentParser(description=description)
     if json:

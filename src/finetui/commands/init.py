@@ -11,7 +11,9 @@ from finetui.workspace import create, create_sample
 
 def parser() -> argparse.ArgumentParser:
     made = console.parser(__doc__ or "", workspace=False)
-    made.add_argument("path", type=Path, nargs="?", default=Path(), help="the folder (default: here)")
+    made.add_argument(
+        "path", type=Path, nargs="?", default=Path(), help="the folder (default: here)"
+    )
     made.add_argument(
         "--sample", action="store_true", help="with the demo model, its data sets and a recipe"
     )

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 
 from finetui.commands import console
-from finetui.commands.finding_jobs import job_named
 from finetui.jobs import control
-from finetui.jobs.liveness import LIVE, state
+from finetui.jobs.folder import find_job
+from finetui.jobs.liveness import state
 
 
 def parser() -> argparse.ArgumentParser:
@@ -17,9 +17,9 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    job = job_named(console.workspace_of(arguments), arguments.job)
+    job = find_job(console.workspace_of(arguments).jobs, arguments.job)
     now = state(job)
-    if now.name not in LIVE:
+    if not now.alive:
         console.say(f"{job.id} is not running: {now.name}. {now.sentence}")
         return 1
     control.request(job, "stop")

@@ -6,10 +6,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from finetui import settings
 from finetui.errors import UserError
 from finetui.workspace import MARKER, Workspace, create, create_sample, find
+
+if TYPE_CHECKING:
+    from finetui.tui.messages import Request
 
 
 def run(argv: Sequence[str]) -> int:
@@ -20,22 +24,23 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("--ascii", action="store_const", const=True)
     parser.add_argument("--screen", default="home")
     arguments = parser.parse_args(list(argv))
-    return open_on(
-        workspace_at(arguments.path),
-        {"theme": arguments.theme, "ascii": arguments.ascii},
-        arguments.screen,
-    )
+    flags = {"theme": arguments.theme, "ascii": arguments.ascii}
+    return open_on(workspace_at(arguments.path), flags, arguments.screen)
 
 
-def open_on(workspace: Workspace, flags: dict[str, object], screen: str = "home") -> int:
-    """Check the terminal, then run the app until the person leaves."""
+def open_on(
+    workspace: Workspace,
+    flags: dict[str, object],
+    screen: str = "home",
+    request: Request | None = None,
+) -> int:
+    """Run the app until the person leaves. Raises UserError where the terminal is unfit."""
+    from finetui.tui.app import FinetuiApp
     from finetui.tui.terminal import require_terminal
 
     require_terminal()
     chosen = settings.load(workspace.root / MARKER, flags)
-    from finetui.tui.app import FinetuiApp
-
-    return FinetuiApp(workspace, chosen, start=screen).run_to_exit()
+    return FinetuiApp(workspace, chosen, start=screen, request=request).run_to_exit()
 
 
 def workspace_at(path: Path) -> Workspace:

@@ -1,0 +1,80 @@
+"""``finetui train``: start a training run from a recipe."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from finetui import start
+from finetui.commands import console, watch
+from finetui.errors import UserError
+from finetui.recipe.advice import Advice
+from finetui.recipe.field import FieldError
+from finetui.recipe.files import load
+from finetui.recipe.schema import Recipe, with_value
+from finetui.workspace import Workspace
+
+
+def parser() -> argparse.ArgumentParser:
+    made = console.parser("Start a training run; it goes on when this terminal closes.", json=True)
+    made.add_argument("recipe", help="a recipe file, or the name of one in recipes/")
+    made.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="change a field for this run, as in training.epochs=1",
+    )
+    made.add_argument("--dry-run", action="store_true", help="check and forecast, start nothing")
+    made.add_argument("--detach", action="store_true", help="start it and return at once")
+    return made
+
+
+def run(arguments: argparse.Namespace) -> int:
+    workspace = console.workspace_of(arguments)
+    recipe = changed(load(recipe_file(workspace, arguments.recipe)), arguments.set)
+    _, advice = start.check_recipe(workspace, recipe)
+    for found in advice:
+        console.say(line(found))
+    if arguments.dry_run:
+        return 1 if any(found.severity == "error" for found in advice) else 0
+    job = start.start_training(workspace, recipe)
+    console.say(f"started {job.id}; it goes on when this terminal closes")
+    if arguments.detach:
+        if arguments.json:
+            console.emit({"job": job.id, "path": str(job.path)})
+        else:
+            console.out(str(job.path))
+        return 0
+    if arguments.json:
+        watch.events(job)
+    else:
+        watch.follow(job, console.out)
+    return watch.ended(job)
+
+
+def recipe_file(workspace: Workspace, name: str) -> Path:
+    """A path as typed, or a recipe of the workspace by its name."""
+    for path in (Path(name), workspace.recipes / name, workspace.recipes / f"{name}.toml"):
+        if path.is_file():
+            return path
+    known = ", ".join(file.stem for file in workspace.recipe_files()) or "none yet"
+    raise UserError(f"no recipe {name!r}.", str(workspace.recipes), f"Recipes here: {known}.")
+
+
+def changed(recipe: Recipe, settings: list[str]) -> Recipe:
+    """The recipe with the typed ``field=value`` settings in place."""
+    for setting in settings:
+        field, equals, text = setting.partition("=")
+        if not equals:
+            raise UserError(f"{setting!r} is not FIELD=VALUE.", "--set")
+        try:
+            recipe = with_value(recipe, field.strip(), text)
+        except FieldError as error:
+            raise UserError(str(error), f"--set {field.strip()}") from error
+    return recipe
+
+
+def line(found: Advice) -> str:
+    """One piece of advice as a line: severity, field, message, reason."""
+    return f"{found.severity}: {found.field}: {found.message} {found.reason}".rstrip()

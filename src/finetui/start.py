@@ -1,0 +1,150 @@
+"""What it takes to start a job: the form, the commands and the demo all come through here."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from finetui.errors import UserError
+from finetui.jobs.folder import Job, create, find_job, list_jobs
+from finetui.jobs.launch import launch
+from finetui.recipe.advice import Advice, advise
+from finetui.recipe.facts import Facts, gather
+from finetui.recipe.files import resolve, to_spec
+from finetui.recipe.schema import Recipe
+from finetui.workspace import Workspace
+
+HASH_BLOCK = 1 << 20
+QUESTION = "Which answer is better?"
+
+
+def check_recipe(workspace: Workspace, recipe: Recipe) -> tuple[Facts, list[Advice]]:
+    """What is known about the recipe's model, data and machine, and what it means for the run."""
+    facts = gather(recipe, workspace.root)
+    return facts, advise(recipe, facts)
+
+
+def start_training(workspace: Workspace, recipe: Recipe, name: str = "") -> Job:
+    """Check a recipe, make its job folder and start it detached.
+
+    Raises UserError when the recipe has an error; warnings are recorded in the manifest.
+    """
+    _, advice = check_recipe(workspace, recipe)
+    errors = [found for found in advice if found.severity == "error"]
+    if errors:
+        told = "; ".join(f"{found.field}: {found.message}" for found in errors)
+        raise UserError(
+            f"the recipe cannot run: {told}", recipe.name, "Mend it in the Recipe screen."
+        )
+    full = resolve(recipe, workspace.root)
+    spec = {"kind": "train", "name": name or recipe.name, "workspace": str(workspace.root),
+            "recipe": to_spec(full)}  # fmt: skip
+    files = [*full.data.train, full.data.eval, full.data.general, full.evaluation.suite]
+    manifest = {
+        "data": hashes(files),
+        "warnings": [
+            f"{found.field}: {found.message}" for found in advice if found.severity == "warning"
+        ],
+    }
+    return _start(workspace, "train", name or recipe.name, spec, manifest)
+
+
+def trained_job(workspace: Workspace, name: str = "") -> Job:
+    """The named training run, or the newest one that has an adapter. Raises UserError."""
+    if name:
+        return find_job(workspace.jobs, name)
+    done = (
+        job for job in list_jobs(workspace.jobs) if job.kind == "train" and job.adapter.is_dir()
+    )
+    found = next(done, None)
+    if found is None:
+        raise UserError("no finished training run yet.", fix="Start one: finetui train RECIPE")
+    return found
+
+
+def start_prepare(
+    workspace: Workspace,
+    trained: Job,
+    session: str,
+    *,
+    items: int = 30,
+    question: str = QUESTION,
+    raters: Sequence[str] = (),
+    data: str = "",
+    max_new_tokens: int = 0,
+    temperature: float = 0.0,
+    seed: int = 0,
+) -> Job:
+    """Start the job that answers held-out prompts with base and tuned model and seals a session.
+
+    The prompts are those of ``data``, by default of the run's own held-out file. Raises UserError
+    when the run has no adapter, the session's name is taken or there are no held-out prompts.
+    """
+    recipe = trained.spec().get("recipe", {})
+    held_out = str(workspace.resolve(data)) if data else recipe.get("data", {}).get("eval", "")
+    if not (trained.adapter / "adapter_config.json").is_file():
+        raise UserError(
+            "this run has no adapter to rate.", trained.id, "Wait until it has finished."
+        )
+    if not held_out:
+        raise UserError("this run had no held-out data.", trained.id, "Name a file: --data FILE")
+    if not Path(held_out).is_file():
+        raise UserError("is not there.", held_out)
+    if (workspace.ratings / session).exists():
+        raise UserError("a rating session of this name exists.", session, "Choose another name.")
+    spec = {
+        "kind": "prepare", "workspace": str(workspace.root), "session": session,
+        "model": recipe["model"]["path"], "revision": recipe["model"].get("revision", ""),
+        "trust_remote_code": recipe["model"].get("trust_remote_code", False),
+        "precision": recipe["model"].get("precision", "auto"),
+        "adapter": str(trained.adapter), "data": held_out, "items": items, "question": question,
+        "raters": list(raters), "temperature": temperature, "seed": seed,
+        "max_new_tokens": max_new_tokens or recipe["evaluation"]["max_new_tokens"],
+    }  # fmt: skip
+    return _start(workspace, "prepare", session, spec, {"data": hashes([held_out])})
+
+
+def start_generation(
+    workspace: Workspace,
+    model: str,
+    data: str,
+    *,
+    adapter: str = "",
+    limit: int = 0,
+    max_new_tokens: int = 64,
+    temperature: float = 0.0,
+    seed: int = 0,
+) -> Job:
+    """Start the job that answers the prompts of a data set; ``limit`` 0 is all of them."""
+    file = workspace.resolve(data)
+    if not file.is_file():
+        raise UserError("is not there.", str(file))
+    spec = {
+        "kind": "generate", "workspace": str(workspace.root), "model": model, "adapter": adapter,
+        "data": str(file), "limit": limit, "max_new_tokens": max_new_tokens,
+        "temperature": temperature, "seed": seed,
+    }  # fmt: skip
+    return _start(workspace, "generate", file.stem, spec, {"data": hashes([str(file)])})
+
+
+def _start(
+    workspace: Workspace, kind: str, name: str, spec: dict[str, Any], manifest: dict[str, Any]
+) -> Job:
+    job = create(workspace.jobs, kind, name, spec, manifest)
+    launch(job)
+    return job
+
+
+def hashes(files: Sequence[str]) -> dict[str, str]:
+    """SHA-256 of every file named, so that a run can be reproduced or a change noticed."""
+    return {file: _sha256(Path(file)) for file in files if file and Path(file).is_file()}
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(HASH_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
