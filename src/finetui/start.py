@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from finetui.errors import UserError
+from finetui.jobs.devices import DeviceReader, DeviceSample
 from finetui.jobs.folder import Job, create, find_job, list_jobs
 from finetui.jobs.launch import launch
 from finetui.recipe.advice import Advice, advise
-from finetui.recipe.facts import Facts, gather
+from finetui.recipe.facts import Facts, gather, merge
 from finetui.recipe.files import resolve, to_spec
 from finetui.recipe.schema import Recipe
 from finetui.workspace import Workspace
@@ -22,8 +23,28 @@ QUESTION = "Which answer is better?"
 
 def check_recipe(workspace: Workspace, recipe: Recipe) -> tuple[Facts, list[Advice]]:
     """What is known about the recipe's model, data and machine, and what it means for the run."""
-    facts = gather(recipe, workspace.root)
+    reader = DeviceReader()
+    try:
+        facts = gather(recipe, workspace.root, machine_facts(reader.sample()))
+    finally:
+        reader.close()
     return facts, advise(recipe, facts)
+
+
+def machine_facts(sample: DeviceSample | None) -> Facts:
+    """What the devices tell the advice: memory in bytes of the GPU with the most free of it."""
+    if sample is None:
+        return Facts()
+    used, total = sample.host_memory_used, sample.host_memory_total
+    host = Facts(host_free=None if used is None or total is None else total - used)
+    known = [gpu for gpu in sample.gpus if gpu.memory_free is not None]
+    if not known:
+        return merge(host, Facts(gpus=len(sample.gpus)))
+    best = max(known, key=lambda gpu: gpu.memory_free or 0)
+    return merge(
+        host,
+        Facts(gpus=len(sample.gpus), gpu_total=best.memory_total, gpu_free=best.memory_free),
+    )
 
 
 def start_training(workspace: Workspace, recipe: Recipe, name: str = "") -> Job:

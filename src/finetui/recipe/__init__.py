@@ -1,0 +1,1 @@
+"""One run's settings: schema, advice, forecast and TOML files (pure)."""

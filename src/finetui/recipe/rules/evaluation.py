@@ -1,0 +1,150 @@
+"""Rules on evaluation, checkpoints and logging: will the run show and keep what it should."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from finetui.recipe.rule import Advice, Case, advice, error, rule, warning
+from finetui.recipe.schema import GUIDES, HOUSE, TRAINER
+
+_LONG_RUN = 1_000  # steps
+
+
+def evaluates(case: Case) -> bool:
+    """Whether the held-out loss is measured while training."""
+    return bool(case.recipe.evaluation.every and case.recipe.data.eval)
+
+
+@rule("early-stopping-blind")
+def early_stopping_blind(case: Case) -> Iterator[Advice]:
+    if case.recipe.evaluation.early_stopping and not evaluates(case):
+        lacks = "held-out data" if not case.recipe.data.eval else "evaluation while training"
+        yield error(
+            "evaluation.early_stopping",
+            f"Early stopping needs {lacks}.",
+            "It stops when the held-out loss no longer improves, so that must be measured.",
+            "transformers docs, EarlyStoppingCallback",
+        )
+
+
+@rule("keep-best-blind")
+def keep_best_blind(case: Case) -> Iterator[Advice]:
+    if case.recipe.evaluation.keep_best and case.recipe.data.train and not evaluates(case):
+        yield advice(
+            "evaluation.keep_best",
+            "Without evaluation on the way there is no best: the last adapter is kept.",
+            "The best is the one with the lowest held-out loss.",
+            TRAINER,
+        )
+
+
+@rule("evaluation-only-at-end")
+def evaluation_only_at_end(case: Case) -> Iterator[Advice]:
+    every, steps = case.recipe.evaluation.every, case.plan.steps
+    if every == 0 and case.recipe.data.eval:
+        yield advice(
+            "evaluation.every",
+            "The held-out loss is not measured while training.",
+            "Overfitting shows as a held-out loss that rises again.",
+            GUIDES,
+        )
+    elif evaluates(case) and steps and every > steps:
+        yield warning(
+            "evaluation.every",
+            f"The run has {steps} steps: it is evaluated only at its end.",
+            f"Try every {max(1, steps // 5)} steps, five times a run.",
+            HOUSE,
+        )
+
+
+@rule("evaluation-costly")
+def evaluation_costly(case: Case) -> Iterator[Advice]:
+    times, held, plan = case.plan.evaluations, case.facts.eval_rows, case.plan
+    if not (times and held and plan.rows_per_epoch and plan.epochs):
+        return
+    # A row evaluated costs about a third of a row trained: no backward pass.
+    cost = times * held / 3
+    if cost > plan.rows_per_epoch * plan.epochs:
+        yield advice(
+            "evaluation.every",
+            f"{times} evaluations of {held:,} rows take longer than the training.",
+            "Evaluate less often, or hold out fewer rows.",
+            HOUSE,
+        )
+
+
+@rule("patience-too-long")
+def patience_too_long(case: Case) -> Iterator[Advice]:
+    patience, times = case.recipe.evaluation.early_stopping, case.plan.evaluations
+    if patience and times is not None and patience >= times > 0:
+        yield advice(
+            "evaluation.early_stopping",
+            f"A patience of {patience} cannot run out in {times} evaluations.",
+            "Evaluate more often, or lower it.",
+            HOUSE,
+        )
+
+
+@rule("no-scores")
+def no_scores(case: Case) -> Iterator[Advice]:
+    wanted, held = case.recipe.evaluation.generate, case.facts.eval_rows
+    if wanted == 0 and case.recipe.data.eval:
+        yield advice(
+            "evaluation.generate",
+            "Nothing is generated: no scores before and after.",
+            "Loss alone does not show whether answers are right and well formed.",
+            HOUSE,
+        )
+    elif 0 < wanted < 30 and (held is None or held > wanted):
+        yield advice(
+            "evaluation.generate",
+            f"{wanted} answers give a rough score.",
+            f"It is uncertain by up to {98 / wanted**0.5:.0f} points either way.",
+            "binomial interval",
+        )
+
+
+@rule("save-and-evaluate")
+def save_and_evaluate(case: Case) -> Iterator[Advice]:
+    saves, looks = case.recipe.checkpoints.every, case.recipe.evaluation.every
+    if saves and evaluates(case) and case.recipe.evaluation.keep_best and saves % looks:
+        yield advice(
+            "checkpoints.every",
+            f"Saving every {saves} does not fall on evaluations (every {looks}).",
+            "A run that is resumed then starts from a step whose held-out loss is unknown; take "
+            f"a multiple of {looks}.",
+            TRAINER,
+        )
+
+
+@rule("checkpoints")
+def checkpoints(case: Case) -> Iterator[Advice]:
+    saves, steps = case.recipe.checkpoints.every, case.plan.steps
+    if steps is None:
+        return
+    if saves == 0 and steps >= _LONG_RUN:
+        yield warning(
+            "checkpoints.every",
+            f"{steps:,} steps without a checkpoint: a reboot loses them all.",
+            f"Saving every {max(1, steps // 10):,} steps costs little for an adapter.",
+            HOUSE,
+        )
+    elif saves > steps:
+        yield advice(
+            "checkpoints.every",
+            f"The run has {steps:,} steps: no checkpoint is saved before the end.",
+            f"Try every {max(1, steps // 4):,} steps.",
+            HOUSE,
+        )
+
+
+@rule("logging-sparse")
+def logging_sparse(case: Case) -> Iterator[Advice]:
+    every, steps = case.recipe.logging.every, case.plan.steps
+    if steps and every > 1 and every > steps / 10:
+        yield advice(
+            "logging.every",
+            f"The loss curve will have {steps // every} points.",
+            "Too few to see a spike or a plateau.",
+            HOUSE,
+        )

@@ -1,0 +1,244 @@
+"""Rules on the optimiser: rate, length, warm-up, batch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from finetui.recipe.field import show_number
+from finetui.recipe.rule import Advice, Case, advice, error, rule, warning
+from finetui.recipe.schema import (
+    ADAM,
+    GUIDES,
+    HOUSE,
+    MEASURED,
+    REGRET,
+    TRAINER,
+    Recipe,
+    defaults,
+)
+
+_SMALL, _LARGE = 50e6, 1e9  # parameters
+_SMALL_MODEL_GAIN = 50 / 3  # how much more a small model takes: 5e-3 against 3e-4
+
+
+def rate_range(kind: str, parameters: int | None) -> tuple[float, float]:
+    """The usual learning rates of a method, wider for small models.
+
+    The guides' figures hold from 1 B parameters on (1e-4 to 3e-4 for LoRA, 1e-5 to 5e-5 for full
+    tuning). The demo model (3.45 M) learns best at 4e-3 and breaks at 1e-2, so the upper end
+    grows, on a straight line of logarithms, to 5e-3 at 50 M and stays there.
+    """
+    low, high = (1e-5, 5e-5) if kind == "full" else (1e-4, 3e-4)
+    if parameters is None or parameters >= _LARGE:
+        return low, high
+    if parameters <= _SMALL:
+        return low, high * _SMALL_MODEL_GAIN
+    # 0 at 1 B, 1 at 50 M
+    way = math.log(_LARGE / parameters) / math.log(_LARGE / _SMALL)
+    return low, float(high * _SMALL_MODEL_GAIN**way)
+
+
+@rule("learning-rate-high")
+def learning_rate_high(case: Case) -> Iterator[Advice]:
+    rate, size = case.recipe.training.learning_rate, case.facts.model_parameters
+    _, high = rate_range(case.recipe.method.kind, size)
+    if rate <= high * 1.001:
+        return
+    far = rate >= 1.999 * high and (size is not None or rate >= 1e-2)
+    who = "a model of this size" if size is not None else "models of 1 B parameters and more"
+    yield (warning if far else advice)(
+        "training.learning_rate",
+        f"{show_number(rate)} is high: up to {show_number(_round(high))} is usual for {who}.",
+        "Expect spikes, broken answers and lost skills: the demo model, best at 4e-3, lost three "
+        "quarters of its skills at 1e-2.",
+        f"{GUIDES}; {MEASURED}",
+    )
+
+
+@rule("learning-rate-low")
+def learning_rate_low(case: Case) -> Iterator[Advice]:
+    rate, kind = case.recipe.training.learning_rate, case.recipe.method.kind
+    low, _ = rate_range(kind, case.facts.model_parameters)
+    if kind == "dpo" or rate >= low * 0.999:
+        return
+    if kind == "full":
+        reason = "The loss will hardly move."
+    else:
+        reason = "It looks like a rate for full tuning: LoRA's best is about ten times as high."
+    yield (warning if rate < low / 4 else advice)(
+        "training.learning_rate",
+        f"{show_number(rate)} is low: {show_number(low)} and more is usual for {kind}.",
+        reason,
+        REGRET,
+    )
+
+
+def _round(value: float) -> float:
+    return float(f"{value:.1e}")
+
+
+@rule("epochs-by-rows")
+def epochs_by_rows(case: Case) -> Iterator[Advice]:
+    epochs, rows = case.plan.epochs, case.facts.rows
+    if epochs is None:
+        return
+    id = "training.max_steps" if case.recipe.training.max_steps else "training.epochs"
+    usual = 5 if rows is None or rows < 10_000 else 3 if rows < 100_000 else 2
+    if epochs > usual:
+        of_rows = f" of {rows:,} rows" if rows else ""
+        yield (warning if epochs > 2 * usual else advice)(
+            id,
+            f"{show_number(round(epochs, 1))} passes{of_rows}: 1 to {usual} are usual.",
+            "Rows seen many times are learned by heart: training loss falls on while eval loss "
+            "rises.",
+            GUIDES,
+        )
+    if epochs < 1 and rows is not None and rows < 10_000:
+        yield advice(
+            id,
+            f"Only {100 * epochs:.0f} % of the rows will be seen.",
+            "Fine for a trial; a small set is worth at least one pass.",
+            GUIDES,
+        )
+
+
+@rule("steps-and-epochs")
+def steps_and_epochs(case: Case) -> Iterator[Advice]:
+    training = case.recipe.training
+    if training.max_steps and training.epochs != defaults().training.epochs:
+        yield advice(
+            "training.max_steps",
+            f"{training.max_steps:,} steps win over {show_number(training.epochs)} epochs.",
+            "Set max steps to 0 to go by epochs.",
+            TRAINER,
+        )
+
+
+@rule("few-steps")
+def few_steps(case: Case) -> Iterator[Advice]:
+    steps = case.plan.steps
+    if steps is None or steps >= 50:
+        return
+    batch = batch_rows(case.recipe)
+    smaller = f" A smaller batch than {batch} rows gives more." if batch > 4 else ""
+    yield (warning if steps < 10 else advice)(
+        "training.epochs" if not case.recipe.training.max_steps else "training.max_steps",
+        f"Only {steps} updates in the whole run.",
+        f"With the warm-up there is little left to learn in.{smaller}",
+        HOUSE,
+    )
+
+
+def batch_rows(recipe: Recipe) -> int:
+    """Rows (or packed sequences) of one update."""
+    return recipe.training.batch_size * recipe.training.accumulation
+
+
+@rule("warmup")
+def warmup(case: Case) -> Iterator[Advice]:
+    value, steps, rise = case.recipe.training.warmup, case.plan.steps, case.plan.warmup_steps
+    if value >= 1 and value != int(value):
+        yield error(
+            "training.warmup",
+            "From 1 on, the warm-up is a whole number of steps.",
+            "Below 1 it is a share of all steps.",
+            TRAINER,
+        )
+    elif value == 0:
+        yield advice(
+            "training.warmup",
+            "No warm-up: the first step is at full rate.",
+            "Adam's averages are still poor then; 3 to 10 % of the steps is usual.",
+            GUIDES,
+        )
+    elif steps and rise is not None and rise >= steps:
+        yield warning(
+            "training.warmup",
+            f"The warm-up of {rise} steps is as long as the run of {steps}.",
+            "The full rate is never reached.",
+            TRAINER,
+        )
+    elif steps and rise is not None and rise > max(0.2 * steps, 1):
+        yield advice(
+            "training.warmup",
+            f"The rate still rises for {100 * rise / steps:.0f} % of the run.",
+            "3 to 10 % is usual.",
+            GUIDES,
+        )
+
+
+@rule("batch-large")
+def batch_large(case: Case) -> Iterator[Advice]:
+    batch, sequences = batch_rows(case.recipe), case.plan.sequences_per_epoch
+    if sequences is not None and batch > sequences:
+        yield warning(
+            "training.batch_size",
+            f"One update takes {batch} rows, an epoch has {sequences}.",
+            "Each epoch is a single update; lower batch size or accumulation.",
+            HOUSE,
+        )
+    elif batch > 128:
+        yield advice(
+            "training.batch_size",
+            f"{batch} rows an update are many for LoRA.",
+            "LoRA tolerates large batches less well than full tuning, at any rank; 8 to 64 is "
+            "usual.",
+            REGRET,
+        )
+
+
+@rule("batch-small")
+def batch_small(case: Case) -> Iterator[Advice]:
+    batch = batch_rows(case.recipe)
+    if batch < 4 and not case.recipe.data.packing:
+        yield advice(
+            "training.accumulation",
+            f"{batch} row{'s' * (batch != 1)} an update make a noisy gradient.",
+            "Accumulation adds rows without memory; 8 to 64 an update is usual.",
+            GUIDES,
+        )
+
+
+@rule("clip")
+def clip(case: Case) -> Iterator[Advice]:
+    value = case.recipe.training.clip
+    if value == 0 or value > 10:
+        yield advice(
+            "training.clip",
+            "Gradients are not clipped." if value == 0 else "A clip this high hardly ever acts.",
+            "One bad batch can then wreck the run; 1 is usual, 0.3 in the QLoRA paper.",
+            TRAINER,
+        )
+
+
+@rule("weight-decay")
+def weight_decay(case: Case) -> Iterator[Advice]:
+    value = case.recipe.training.weight_decay
+    if value > 0.1:
+        yield (warning if value > 1 else advice)(
+            "training.weight_decay",
+            f"A weight decay of {show_number(value)} is high; 0 to 0.1 is usual.",
+            "It pulls the adapter back to zero, which is the untuned model.",
+            "AdamW paper (Loshchilov & Hutter, 2019)",
+        )
+
+
+@rule("beta2")
+def beta2(case: Case) -> Iterator[Advice]:
+    value, steps = case.recipe.training.beta2, case.plan.steps
+    memory = 1 / (1 - value)
+    if steps and value > 0.99 and memory > steps:
+        yield advice(
+            "training.beta2",
+            f"beta2 looks back {memory:,.0f} steps, the run has {steps:,}.",
+            "The averages of the squared gradients never settle; 0.99 suits short runs.",
+            ADAM,
+        )
+    if value < 0.9:
+        yield advice(
+            "training.beta2",
+            f"beta2 of {show_number(value)} forgets within {memory:.0f} steps.",
+            "Step sizes become as noisy as single batches; 0.95 to 0.999 is usual.",
+            ADAM,
+        )
