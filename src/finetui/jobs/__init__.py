@@ -1,0 +1,1 @@
+"""Jobs: folders that detached processes work in, and the evidence they leave."""

@@ -1,0 +1,213 @@
+"""The event files: one JSON object a line, appended by the worker, tailed by any reader.
+
+A line counts once its newline is there. Every event is one os.write on an O_APPEND descriptor,
+so it outlives the process from that moment on; a thread makes it outlive the machine about a
+second later. Numbers that are not finite are written as null and named in "nonfinite".
+"""
+
+import contextlib
+import math
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from finetui.jobs.folder import Job, attempt_of
+
+SYNC_S = 1.0
+
+Event = dict[str, Any]
+
+
+class EventWriter:
+    """The one writer of one attempt's event file. Never raises for a full disk: training goes on.
+
+    `lost` counts events that could not be written; the next one that can is preceded by a
+    warning with that number.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        attempt: int,
+        notice: Callable[[str, Mapping[str, Any]], None] | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        path = job.events_path(attempt)
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self._torn = _ends_torn(self._file)
+        self._notice = notice
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._dirty = threading.Event()
+        self._closed = threading.Event()
+        self._untold = 0
+        self.lost = 0
+        self._syncer = threading.Thread(target=self._sync_loop, name="event-sync", daemon=True)
+        self._syncer.start()
+
+    def write(self, kind: str, **fields: Any) -> bool:
+        """Append one event and return True when the kernel has all of it."""
+        event = {"t": round(self._clock(), 3), "kind": kind, **fields}
+        line = encode(event)
+        with self._lock:
+            if self._untold:
+                text = f"{self._untold} events could not be written"
+                told = {"t": event["t"], "kind": "warning", "text": text}
+                if self._append(encode(told)):
+                    self._untold = 0
+            written = self._append(line)
+            if not written:
+                self.lost += 1
+                self._untold += 1
+        if self._notice is not None:
+            self._notice(kind, fields)
+        return written
+
+    def sync(self) -> None:
+        """Make everything written so far survive a power cut."""
+        self._dirty.clear()
+        with contextlib.suppress(OSError):
+            os.fdatasync(self._file)
+
+    def close(self) -> None:
+        """Sync and close; a second call does nothing."""
+        if self._closed.is_set():
+            return
+        self._closed.set()
+        self._syncer.join(timeout=2 * SYNC_S)
+        self.sync()
+        if not self._syncer.is_alive():
+            os.close(self._file)
+
+    def _append(self, line: bytes) -> bool:
+        # A disk that fills up takes a part of a line: the next line must not be glued to it.
+        data = b"\n" + line if self._torn else line
+        try:
+            count = os.write(self._file, data)
+        except OSError:
+            return False
+        self._torn = count < len(data)
+        self._dirty.set()
+        return count == len(data)
+
+    def _sync_loop(self) -> None:
+        while not self._closed.wait(SYNC_S):
+            if self._dirty.is_set():
+                self.sync()
+
+
+class EventTail:
+    """Reads a job's event files as they grow, oldest attempt first.
+
+    `bad` counts complete lines that are no event, such as a line torn by a full disk.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._files: dict[int, _FileTail] = {}
+        self.bad = 0
+
+    def read(self) -> list[Event]:
+        """Return the events since the last call, each with its "attempt" added."""
+        events: list[Event] = []
+        for path in self._job.events_files():
+            attempt = attempt_of(path)
+            tail = self._files.setdefault(attempt, _FileTail(path))
+            for line in tail.lines():
+                event = _decode(line)
+                if event is None:
+                    self.bad += 1
+                else:
+                    event["attempt"] = attempt
+                    events.append(event)
+        return events
+
+
+class _FileTail:
+    """The complete lines that a growing file gained since the last look."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._inode = 0
+        self._position = 0
+        self._rest = b""
+
+    def lines(self) -> list[bytes]:
+        try:
+            found = self._path.stat()
+        except OSError:
+            return []
+        if found.st_ino != self._inode or found.st_size < self._position:
+            self._inode, self._position, self._rest = found.st_ino, 0, b""
+        if found.st_size == self._position:
+            return []
+        data = self._rest + self._new_bytes(found.st_size - self._position)
+        *lines, self._rest = data.split(b"\n")
+        return [line for line in lines if line.strip()]
+
+    def _new_bytes(self, size: int) -> bytes:
+        with self._path.open("rb") as file:
+            file.seek(self._position)
+            data = file.read(size)
+        self._position += len(data)
+        return data
+
+
+def encode(event: Mapping[str, Any]) -> bytes:
+    """Return one event as a JSON line, with "nonfinite" naming what became null."""
+    bad: list[str] = []
+    plain = {name: _plain(value, name, bad) for name, value in event.items()}
+    if bad:
+        plain["nonfinite"] = bad
+    try:
+        return msgspec.json.encode(plain) + b"\n"
+    except UnicodeEncodeError:
+        return msgspec.json.encode(_without_surrogates(plain)) + b"\n"
+
+
+def _plain(value: Any, name: str, bad: list[str]) -> Any:
+    if isinstance(value, float):
+        if math.isfinite(value):
+            return value
+        bad.append(name)
+        return None
+    if value is None or isinstance(value, str | int):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item, f"{name}.{key}", bad) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item, f"{name}.{index}", bad) for index, item in enumerate(value)]
+    # A scalar of an array library, without knowing the library.
+    if callable(getattr(value, "item", None)):
+        return _plain(value.item(), name, bad)
+    return str(value)
+
+
+def _without_surrogates(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode("utf-8")
+    if isinstance(value, dict):
+        return {_without_surrogates(k): _without_surrogates(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_without_surrogates(item) for item in value]
+    return value
+
+
+def _decode(line: bytes) -> Event | None:
+    try:
+        event = msgspec.json.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    if isinstance(event, dict) and isinstance(event.get("kind"), str):
+        return event
+    return None
+
+
+def _ends_torn(file: int) -> bool:
+    size = os.fstat(file).st_size
+    return size > 0 and os.pread(file, 1, size - 1) != b"\n"

@@ -1,0 +1,317 @@
+"""The job folder: the only link between the screens and the processes that do the work.
+
+spec.toml manifest.json         frozen when the job is made, no secrets
+proc.json exit.json             written by the supervisor
+outcome.json heartbeat          written by the worker
+events-a<N>.jsonl log-a<N>.txt  one of each an attempt
+worker.lock supervisor.lock launch.lock
+control/                        requests to the worker
+adapter/                        the result
+"""
+
+import os
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from finetui.errors import UserError
+from finetui.workspace import write_atomic
+
+KINDS = ("train", "generate", "prepare", "evaluate")
+
+_SLUG_LIMIT = 40
+_ATTEMPT = re.compile(r"-a(\d+)\.\w+$")
+
+
+class Process(msgspec.Struct, frozen=True):
+    """One process of this boot: its number, and its start in clock ticks against reuse."""
+
+    pid: int
+    start: int
+
+
+class ProcRecord(msgspec.Struct, frozen=True):
+    """proc.json: who works in the folder. `t` is the unix time of the start."""
+
+    boot_id: str
+    host: str
+    supervisor: Process | None
+    worker: Process
+    attempt: int
+    t: float
+    backend: str = "local"
+
+
+class ExitRecord(msgspec.Struct, frozen=True):
+    """exit.json: how the worker's process ended, as its supervisor saw it.
+
+    `signal` is None after an ordinary exit. The counters are rises during the run; None when
+    the kernel does not tell. `orphans` counts left-over child processes that were ended.
+    """
+
+    attempt: int
+    rc: int
+    t: float
+    signal: int | None = None
+    oom_kills: int | None = None
+    cgroup_oom_kills: int | None = None
+    orphans: int = 0
+    stop_asked: bool = False
+    error: str = ""
+
+
+_Record = TypeVar("_Record", ProcRecord, ExitRecord)
+
+
+class Job:
+    """One job folder. Reads what is there; remembers nothing that can change."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path).absolute()
+
+    def __repr__(self) -> str:
+        return f"Job({self.id!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Job) and other.path == self.path
+
+    def __hash__(self) -> int:
+        return hash(self.path)
+
+    @property
+    def id(self) -> str:
+        return self.path.name
+
+    @property
+    def kind(self) -> str:
+        """The kind in the id, "" when the folder is not named by `create`."""
+        words = self.id.split("-", 3)
+        return words[2] if len(words) > 2 else ""
+
+    @property
+    def slug(self) -> str:
+        words = self.id.split("-", 3)
+        return words[3] if len(words) > 3 else self.id
+
+    @cached_property
+    def created(self) -> float:
+        """Unix time of `create`; the folder's own time where the manifest does not say."""
+        value = self.manifest().get("created")
+        if isinstance(value, int | float):
+            return float(value)
+        try:
+            return self.path.stat().st_mtime
+        except OSError:
+            return 0.0
+
+    @property
+    def worker_lock(self) -> Path:
+        return self.path / "worker.lock"
+
+    @property
+    def supervisor_lock(self) -> Path:
+        return self.path / "supervisor.lock"
+
+    @property
+    def launch_lock(self) -> Path:
+        return self.path / "launch.lock"
+
+    @property
+    def heartbeat(self) -> Path:
+        return self.path / "heartbeat"
+
+    @property
+    def control(self) -> Path:
+        return self.path / "control"
+
+    @property
+    def adapter(self) -> Path:
+        """Where the trained adapter is, or will be."""
+        return self.path / "adapter"
+
+    def events_path(self, attempt: int) -> Path:
+        return self.path / f"events-a{attempt}.jsonl"
+
+    def log_path(self, attempt: int) -> Path:
+        return self.path / f"log-a{attempt}.txt"
+
+    def events_files(self) -> list[Path]:
+        """Return the event files, oldest attempt first."""
+        return sorted(self.path.glob("events-a*.jsonl"), key=attempt_of)
+
+    def log_files(self) -> list[Path]:
+        """Return the log files, oldest attempt first."""
+        return sorted(self.path.glob("log-a*.txt"), key=attempt_of)
+
+    def spec(self) -> dict[str, Any]:
+        """Return spec.toml; a UserError when it is missing or broken."""
+        import tomli
+
+        path = self.path / "spec.toml"
+        try:
+            return tomli.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"the job's spec cannot be read ({error}).", str(path), "Start a new job."
+            ) from error
+
+    def manifest(self) -> dict[str, Any]:
+        """Return manifest.json, {} when it cannot be read."""
+        return read_json(self.path / "manifest.json") or {}
+
+    def proc(self) -> ProcRecord | None:
+        return _read_record(self.path / "proc.json", ProcRecord)
+
+    def exit(self) -> ExitRecord | None:
+        return _read_record(self.path / "exit.json", ExitRecord)
+
+    def outcome(self) -> dict[str, Any] | None:
+        """Return the worker's last word {status, attempt, t, ...}, None while there is none."""
+        return read_json(self.path / "outcome.json")
+
+    def next_attempt(self) -> int:
+        """Return the number that no file of this job bears yet, from 1."""
+        used = [attempt_of(path) for path in self.events_files() + self.log_files()]
+        if proc := self.proc():
+            used.append(proc.attempt)
+        return max(used, default=0) + 1
+
+    def put_away_records(self) -> None:
+        """Keep the last attempt's outcome and exit under its number; they count no more."""
+        for name in ("outcome", "exit"):
+            path = self.path / f"{name}.json"
+            record = read_json(path)
+            if record is not None:
+                path.replace(self.path / f"{name}-a{record.get('attempt', 0)}.json")
+
+    def write_json(self, name: str, value: object) -> None:
+        """Publish one JSON file of the folder, whole or not at all."""
+        write_atomic(self.path / name, msgspec.json.encode(value) + b"\n")
+
+
+def create(
+    jobs_dir: Path | str,
+    kind: str,
+    slug: str,
+    spec: Mapping[str, Any],
+    manifest: Mapping[str, Any],
+) -> Job:
+    """Make a job folder with a name of its own and return it; nothing is started.
+
+    `spec` and `manifest` are plain values; keys and passwords are taken out of both, and the
+    manifest gains machine, versions and git state. Raises UserError for an unknown kind and
+    when the folder cannot be written.
+    """
+    from finetui.jobs.manifest import surroundings
+
+    if kind not in KINDS:
+        raise UserError(f'"{kind}" is no kind of job.', fix=f"Choose one of {', '.join(KINDS)}.")
+    jobs = Path(jobs_dir)
+    now = time.time()
+    facts = {"created": now, "kind": kind, **surroundings(jobs.parent), **manifest}
+    try:
+        jobs.mkdir(mode=0o700, parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=".new-", dir=jobs))
+        try:
+            return _fill_and_name(draft, _job_name(now, kind, slug), spec, facts)
+        except BaseException:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise
+    except OSError as error:
+        raise UserError(
+            f"the job folder cannot be written ({error.strerror}).",
+            str(jobs),
+            "Check its permissions and the free space.",
+        ) from error
+
+
+def list_jobs(jobs_dir: Path | str) -> list[Job]:
+    """Return the jobs of a workspace, newest first; [] when there is no such folder."""
+    try:
+        entries = [Path(entry.path) for entry in os.scandir(jobs_dir) if entry.is_dir()]
+    except OSError:
+        return []
+    jobs = [
+        Job(path)
+        for path in entries
+        if not path.name.startswith(".") and (path / "spec.toml").is_file()
+    ]
+    return sorted(jobs, key=lambda job: (job.created, job.id), reverse=True)
+
+
+def find_job(jobs_dir: Path | str, text: str) -> Job:
+    """Return the job a person means: its id or path, a unique part of the id, or "last".
+
+    Raises UserError when none fits, or more than one.
+    """
+    if "/" in text and (Path(text) / "spec.toml").is_file():
+        return Job(Path(text).resolve())
+    jobs = list_jobs(jobs_dir)
+    if text in ("last", "latest") and jobs:
+        return jobs[0]
+    found = [job for job in jobs if job.id == text] or [job for job in jobs if text in job.id]
+    if not text or not found:
+        raise UserError(f'no job is called "{text}".', str(jobs_dir), "See: finetui jobs")
+    if len(found) > 1:
+        names = ", ".join(job.id for job in found[:3])
+        raise UserError(f'"{text}" fits {len(found)} jobs ({names}).', fix="Write more of it.")
+    return found[0]
+
+
+def attempt_of(path: Path) -> int:
+    """Return the attempt number in a file's name, 0 when it bears none."""
+    match = _ATTEMPT.search(path.name)
+    return int(match[1]) if match else 0
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Return a JSON object from a file, None when it is missing or is not one."""
+    try:
+        value = msgspec.json.decode(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _read_record(path: Path, kind: type[_Record]) -> _Record | None:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except (OSError, ValueError):
+        return None
+
+
+def _job_name(now: float, kind: str, slug: str) -> str:
+    plain = re.sub(r"[^a-z0-9]+", "-", slug.lower()).strip("-")[:_SLUG_LIMIT].rstrip("-")
+    return f"{time.strftime('%Y%m%d-%H%M%S', time.localtime(now))}-{kind}-{plain or 'run'}"
+
+
+def _fill_and_name(
+    draft: Path, name: str, spec: Mapping[str, Any], manifest: Mapping[str, Any]
+) -> Job:
+    import tomlkit
+
+    from finetui.jobs.scrubbing import scrub
+
+    plain = scrub(spec)
+    assert isinstance(plain, dict)
+    (draft / "control").mkdir(mode=0o700)
+    write_atomic(draft / "spec.toml", tomlkit.dumps(plain))
+    write_atomic(draft / "manifest.json", msgspec.json.encode(scrub(manifest)) + b"\n")
+    number = 1
+    while True:
+        path = draft.parent / (name if number == 1 else f"{name}-{number}")
+        try:
+            # Renaming onto a job folder, which is never empty, fails: the name is ours alone.
+            draft.rename(path)
+            return Job(path)
+        except OSError:
+            if not path.exists():
+                raise
+            number += 1
