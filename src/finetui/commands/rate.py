@@ -163,7 +163,7 @@ def _report(workspace: Workspace, arguments: argparse.Namespace) -> int:
     made = report(named(workspace, arguments.session))
     write = as_json if arguments.json else as_markdown if arguments.markdown else as_text
     console.out(write(made))
-    return 0
+    return 1 if made.problems else 0
 
 
 def _export(workspace: Workspace, arguments: argparse.Namespace) -> int:

@@ -1,0 +1,1 @@
+"""Sealed blind ratings: assignment, ballots, unsealing, statistics, reports, preference export."""
