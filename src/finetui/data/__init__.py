@@ -1,0 +1,1 @@
+"""Data sets: formats, index, checks, findings, journal, splits, versions."""

@@ -1,0 +1,493 @@
+"""Chat to tokens, and which of them are trained on: one code for the screen and for training.
+
+Stands on `tokenizers` and `jinja2` (both imported lazily), never on transformers. Templates run in
+jinja's sandbox, as transformers runs them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from finetui.errors import UserError
+
+if TYPE_CHECKING:
+    import jinja2
+    import tokenizers
+
+LossOn: TypeAlias = Literal["assistant", "last", "all"]
+Messages: TypeAlias = Sequence[Mapping[str, Any]]
+Span: TypeAlias = tuple[int, int]
+
+_MARKER = re.compile(r"\{%-?\s*generation\s*-?%\}")
+_SPANS = "_finetui_spans"
+_PROBE: list[dict[str, str]] = [
+    {"role": "user", "content": "question"},
+    {"role": "assistant", "content": "answer"},
+]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One example as tokens.
+
+    ``ids``, ``trained`` and ``offsets`` have one entry a token; offsets are characters of
+    ``text``. ``truncated`` counts the tokens that were cut off behind ``max_length``.
+    """
+
+    ids: list[int]
+    trained: list[bool]
+    truncated: int
+    offsets: list[Span]
+    text: str
+
+    @property
+    def trained_tokens(self) -> int:
+        return sum(self.trained)
+
+
+@dataclass
+class _Spans:
+    """What the generation blocks rendered, and where; ``length`` is the text so far."""
+
+    length: int = 0
+    found: list[tuple[int, str]] = field(default_factory=list)
+
+
+@dataclass
+class ChatTokenizer:
+    """A model's tokenizer with its chat template.
+
+    ``end_ids`` are the tokens that end an answer; ``pad_id`` fills batches and is never trained.
+    """
+
+    tokenizer: tokenizers.Tokenizer
+    template: str
+    special: dict[str, str]
+    end_ids: tuple[int, ...]
+    pad_id: int
+    origin: str = ""
+
+    @property
+    def has_template(self) -> bool:
+        return bool(self.template)
+
+    @cached_property
+    def has_markers(self) -> bool:
+        """True when the template itself says which part is the assistant's."""
+        return bool(_MARKER.search(self.template))
+
+    @cached_property
+    def end_trained(self) -> bool:
+        """True when the end-of-turn token is trained on; otherwise answers never learn to end."""
+        if not self.has_template:
+            return bool(self.end_ids)
+        probe = self.encode(_PROBE)
+        last = max((i for i, trained in enumerate(probe.trained) if trained), default=-1)
+        return last >= 0 and self._is_special(probe.ids[last])
+
+    @cached_property
+    def stop_ids(self) -> tuple[int, ...]:
+        """Tokens that stop generation: the model's own and the template's end of turn."""
+        if self.has_template and self.end_trained:
+            probe = self.encode(_PROBE)
+            last = max(i for i, trained in enumerate(probe.trained) if trained)
+            return tuple(dict.fromkeys((probe.ids[last], *self.end_ids)))
+        return self.end_ids
+
+    def encode(
+        self,
+        messages: Messages,
+        max_length: int | None = None,
+        loss_on: LossOn = "assistant",
+        tools: Sequence[Any] | None = None,
+    ) -> Encoded:
+        """Tokens of a whole chat, with the trained ones marked.
+
+        ``loss_on``: every assistant turn, only the last one, or all tokens. Raises UserError
+        when the template refuses the chat or cannot tell its assistant part.
+        """
+        if not self.has_template:
+            return self._encode_without_template(messages, max_length, loss_on)
+        if loss_on == "all":
+            text = self.render(messages, tools=tools)
+            spans = [(0, len(text))]
+        elif self.has_markers:
+            text, spans = self._marked(messages, tools)
+            if loss_on == "last":
+                spans = self._last_turn(messages, tools, text, spans)
+        else:
+            text, spans = self._prefixed(messages, tools, only_last=loss_on == "last")
+        return self._encoded(text, spans, max_length)
+
+    def encode_text(self, text: str, max_length: int | None = None) -> Encoded:
+        """Plain text: every token trained, an end token behind it."""
+        return self._encoded(text, [(0, len(text))], max_length, end=True, add_special_tokens=True)
+
+    def encode_prompt(self, messages: Messages, tools: Sequence[Any] | None = None) -> list[int]:
+        """Tokens of a chat up to where the assistant's answer begins."""
+        if not self.has_template:
+            text = "".join(str(turn.get("content") or "") for turn in messages)
+            return list(self.tokenizer.encode(text, add_special_tokens=True).ids)
+        text = self.render(messages, answer_follows=True, tools=tools)
+        return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of ``ids`` without special tokens."""
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
+
+    def render(
+        self,
+        messages: Messages,
+        answer_follows: bool = False,
+        tools: Sequence[Any] | None = None,
+    ) -> str:
+        """The chat as the model reads it. Raises UserError when the template refuses it."""
+        return self._render(messages, answer_follows, tools, _Spans())
+
+    # -- spans of the assistant ---------------------------------------------------------------
+
+    def _marked(self, messages: Messages, tools: Sequence[Any] | None) -> tuple[str, list[Span]]:
+        """Text and the spans that the template's ``{% generation %}`` blocks rendered."""
+        marks = _Spans()
+        text = self._render(messages, False, tools, marks)
+        for start, part in marks.found:
+            if text[start : start + len(part)] != part:
+                raise UserError(
+                    "the chat template changes text after its generation block, so the trained "
+                    "part cannot be told.",
+                    self.origin,
+                    "Move {% generation %} to the outermost place where the answer is written.",
+                )
+        return text, [(start, start + len(part)) for start, part in marks.found]
+
+    def _prefixed(
+        self, messages: Messages, tools: Sequence[Any] | None, only_last: bool
+    ) -> tuple[str, list[Span]]:
+        """Text and the assistant spans, found by rendering the chat turn by turn."""
+        text = self.render(messages, tools=tools)
+        spans: list[Span] = []
+        turns = _assistant_turns(messages)
+        for turn in turns[-1:] if only_last else turns:
+            before = self.render(messages[:turn], answer_follows=True, tools=tools)
+            upto = (
+                text
+                if turn == len(messages) - 1
+                else self.render(messages[: turn + 1], tools=tools)
+            )
+            self._require_prefix(before, upto, turn)
+            self._require_prefix(upto, text, turn)
+            spans.append((len(before), self._end_of_turn(upto)))
+        return text, spans
+
+    def _require_prefix(self, start: str, whole: str, turn: int) -> None:
+        if whole.startswith(start):
+            return
+        at = next((i for i, (a, b) in enumerate(zip(start, whole, strict=False)) if a != b), None)
+        place = min(len(start), len(whole)) if at is None else at
+        raise UserError(
+            f"the chat template writes turn {turn + 1} differently once the chat goes on: "
+            f"{start[place : place + 40]!r} becomes {whole[place : place + 40]!r}, so the "
+            "trained part cannot be told.",
+            self.origin,
+            "Put {% generation %} markers into the template, or train on all tokens.",
+        )
+
+    def _end_of_turn(self, text: str) -> int:
+        """Length of ``text`` up to its last special token, where only white space follows it."""
+        bare = text.rstrip()
+        ends = any(bare.endswith(token) for token in self._special_texts)
+        return len(bare) if ends else len(text)
+
+    def _last_turn(
+        self, messages: Messages, tools: Sequence[Any] | None, text: str, spans: list[Span]
+    ) -> list[Span]:
+        """The spans of the last assistant turn: those behind everything rendered before it."""
+        turns = _assistant_turns(messages)
+        if len(turns) < 2 or not spans:
+            return spans
+        try:
+            before = self.render(messages[: turns[-1]], tools=tools)
+        except UserError:
+            return spans[-1:]
+        if not text.startswith(before):
+            return spans[-1:]
+        return [span for span in spans if span[0] >= len(before)] or spans[-1:]
+
+    # -- text to tokens -----------------------------------------------------------------------
+
+    def _encode_without_template(
+        self, messages: Messages, max_length: int | None, loss_on: LossOn
+    ) -> Encoded:
+        """Prompt and completion one behind the other: all a model without a template has."""
+        roles = [str(message.get("role")) for message in messages]
+        if roles not in (["user", "assistant"], ["assistant"]):
+            raise UserError(
+                f"this model has no chat template, and a chat of {len(roles)} turns "
+                f"({', '.join(roles)}) needs one.",
+                self.origin,
+                "Use an instruct model, or put a chat_template.jinja beside its tokenizer.",
+            )
+        texts = [str(message.get("content") or "") for message in messages]
+        whole = "".join(texts)
+        start = 0 if loss_on == "all" else len(whole) - len(texts[-1])
+        return self._encoded(
+            whole, [(start, len(whole))], max_length, end=True, add_special_tokens=True
+        )
+
+    def _encoded(
+        self,
+        text: str,
+        spans: list[Span],
+        max_length: int | None,
+        end: bool = False,
+        add_special_tokens: bool = False,
+    ) -> Encoded:
+        encoding = self.tokenizer.encode(text, add_special_tokens=add_special_tokens)
+        ids, offsets = list(encoding.ids), list(encoding.offsets)
+        trained = [any(_covers(span, offset) for span in spans) for offset in offsets]
+        if end and self.end_ids and (not ids or ids[-1] not in self.end_ids):
+            ids.append(self.end_ids[0])
+            offsets.append((len(text), len(text)))
+            trained.append(True)
+        cut = len(ids) if max_length is None else max_length
+        return Encoded(
+            ids=ids[:cut],
+            trained=trained[:cut],
+            truncated=max(0, len(ids) - cut),
+            offsets=_touching(offsets[:cut]),
+            text=text,
+        )
+
+    def _is_special(self, token_id: int) -> bool:
+        return token_id in self.end_ids or token_id in self._special_ids
+
+    @cached_property
+    def _special_ids(self) -> frozenset[int]:
+        added = self.tokenizer.get_added_tokens_decoder()
+        return frozenset(number for number, token in added.items() if token.special)
+
+    @cached_property
+    def _special_texts(self) -> tuple[str, ...]:
+        added = self.tokenizer.get_added_tokens_decoder()
+        return tuple(token.content for token in added.values() if token.special)
+
+    @cached_property
+    def _compiled(self) -> jinja2.Template:
+        import jinja2
+
+        try:
+            return _environment().from_string(self.template)
+        except jinja2.TemplateSyntaxError as error:
+            raise UserError(
+                f"the chat template cannot be read: {error.message}.",
+                f"{self.origin}:{error.lineno}",
+            ) from error
+
+    def _render(
+        self, messages: Messages, answer_follows: bool, tools: Sequence[Any] | None, marks: _Spans
+    ) -> str:
+        if not self.has_template:
+            raise UserError("this model has no chat template.", self.origin)
+        variables = {
+            **self.special,
+            "messages": [_without_nulls(message) for message in messages],
+            "tools": list(tools) if tools else None,
+            "documents": None,
+            "add_generation_prompt": answer_follows,
+            _SPANS: marks,
+        }
+        parts: list[str] = []
+        try:
+            for part in self._compiled.generate(variables):
+                parts.append(part)
+                marks.length += len(part)
+        except UserError:
+            raise
+        except Exception as error:  # a template is a program of its own: it may raise anything
+            raise UserError(
+                f"the chat template refuses this chat: {error}.", self.origin
+            ) from error
+        return "".join(parts)
+
+
+def load_chat_tokenizer(model_dir: Path | str) -> ChatTokenizer:
+    """The tokenizer and chat template of a model folder.
+
+    Reads tokenizer.json, tokenizer_config.json, chat_template.jinja, generation_config.json.
+    Raises UserError when there is no tokenizer.json or one of them is broken.
+    """
+    import tokenizers
+
+    folder = Path(model_dir)
+    file = folder / "tokenizer.json"
+    if not file.is_file():
+        raise UserError(
+            "no tokenizer.json here.",
+            str(folder),
+            "Choose a model folder in the Hugging Face layout.",
+        )
+    try:
+        tokenizer = tokenizers.Tokenizer.from_file(str(file))
+    except Exception as error:  # the library raises bare Exception for a broken file
+        raise UserError(f"cannot be read: {error}.", str(file)) from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    config = _json(folder / "tokenizer_config.json")
+    special = _special_tokens(config, _json(folder / "special_tokens_map.json"))
+    end_ids = _end_ids(tokenizer, special, _json(folder / "generation_config.json"))
+    pad = tokenizer.token_to_id(special["pad_token"]) if "pad_token" in special else None
+    return ChatTokenizer(
+        tokenizer=tokenizer,
+        template=_template(folder, config),
+        special=special,
+        end_ids=end_ids,
+        pad_id=pad if pad is not None else (end_ids[0] if end_ids else 0),
+        origin=str(folder),
+    )
+
+
+def _covers(span: Span, offset: Span) -> bool:
+    """True when a token lies in ``span``, wholly or in part.
+
+    Byte-level tokenizers trim spaces off their offsets, so a token of spaces has an empty offset
+    at its own end.
+    """
+    start, end = span
+    if offset[0] == offset[1]:
+        return start < offset[1] <= end
+    return offset[0] < end and offset[1] > start
+
+
+def _touching(offsets: list[Span]) -> list[Span]:
+    """Offsets without gaps: trimmed white space goes to the token behind it, where it belongs."""
+    whole: list[Span] = []
+    reached = 0
+    for start, end in offsets:
+        whole.append((min(start, reached), end))
+        reached = max(reached, end)
+    return whole
+
+
+def _assistant_turns(messages: Messages) -> list[int]:
+    return [turn for turn, message in enumerate(messages) if message.get("role") == "assistant"]
+
+
+def _without_nulls(message: Mapping[str, Any]) -> dict[str, Any]:
+    """Many templates write "None" for a null content or crash on it, but accept a missing key."""
+    return {key: value for key, value in message.items() if value is not None}
+
+
+def _json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"is not valid JSON: {error}.", str(path)) from error
+    return found if isinstance(found, dict) else {}
+
+
+def _template(folder: Path, config: dict[str, Any]) -> str:
+    """The chat template: its own file first, then the one inside tokenizer_config.json."""
+    file = folder / "chat_template.jinja"
+    if file.is_file():
+        return file.read_text(encoding="utf-8")
+    found = config.get("chat_template")
+    if isinstance(found, list):  # several, by name
+        named = {
+            entry.get("name"): entry.get("template") for entry in found if isinstance(entry, dict)
+        }
+        found = named.get("default")
+    return found if isinstance(found, str) else ""
+
+
+def _special_tokens(*sources: dict[str, Any]) -> dict[str, str]:
+    """bos_token, eos_token, pad_token, unk_token by name, the first source that has one wins."""
+    found: dict[str, str] = {}
+    for source in sources:
+        for name in ("bos_token", "eos_token", "pad_token", "unk_token"):
+            value = source.get(name)
+            text = value.get("content") if isinstance(value, dict) else value
+            if isinstance(text, str):
+                found.setdefault(name, text)
+    return found
+
+
+def _end_ids(
+    tokenizer: tokenizers.Tokenizer, special: dict[str, str], generation: dict[str, Any]
+) -> tuple[int, ...]:
+    """End tokens of the tokenizer and of generation_config.json, without repeats."""
+    found: list[int] = []
+    if "eos_token" in special:
+        own = tokenizer.token_to_id(special["eos_token"])
+        if own is not None:
+            found.append(own)
+    listed = generation.get("eos_token_id")
+    for number in listed if isinstance(listed, list) else [listed]:
+        if isinstance(number, int) and number not in found:
+            found.append(number)
+    return tuple(found)
+
+
+@lru_cache(maxsize=1)
+def _environment() -> jinja2.Environment:
+    """Jinja as transformers sets it up, with a generation tag that notes where it rendered."""
+    import jinja2
+    from jinja2.ext import Extension
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    class Generation(Extension):
+        """``{% generation %}...{% endgeneration %}``: marks what the assistant wrote."""
+
+        tags = {"generation"}
+
+        def parse(self, parser: Any) -> jinja2.nodes.Node:
+            line = next(parser.stream).lineno
+            body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+            block = jinja2.nodes.CallBlock(self.call_method("mark"), [], [], body)
+            return block.set_lineno(line)
+
+        @jinja2.pass_context
+        def mark(self, context: jinja2.runtime.Context, caller: Callable[[], str]) -> str:
+            part = caller()
+            marks = context.get(_SPANS)
+            if isinstance(marks, _Spans):
+                marks.found.append((marks.length, part))
+            return part
+
+    def raise_exception(message: str) -> None:
+        raise jinja2.TemplateError(message)
+
+    def tojson(
+        value: Any,
+        ensure_ascii: bool = False,
+        indent: int | None = None,
+        separators: tuple[str, str] | None = None,
+        sort_keys: bool = False,
+    ) -> str:
+        """Plain JSON; jinja's own filter escapes HTML characters."""
+        return json.dumps(
+            value,
+            ensure_ascii=ensure_ascii,
+            indent=indent,
+            separators=separators,
+            sort_keys=sort_keys,
+        )
+
+    def strftime_now(pattern: str) -> str:
+        return datetime.now().strftime(pattern)
+
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, "jinja2.ext.loopcontrols"]
+    )
+    environment.filters["tojson"] = tojson
+    environment.globals["raise_exception"] = raise_exception
+    environment.globals["strftime_now"] = strftime_now
+    return environment
