@@ -7,18 +7,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from finetui.data.dataset import journal_path
+from finetui.data.journal import Journal
 from finetui.errors import UserError
 from finetui.jobs.devices import DeviceReader, DeviceSample
 from finetui.jobs.folder import Job, create, find_job, list_jobs
 from finetui.jobs.launch import launch
+from finetui.rating.session import DEFAULT_QUESTION
 from finetui.recipe.advice import Advice, advise
 from finetui.recipe.facts import Facts, gather, merge
 from finetui.recipe.files import resolve, to_spec
 from finetui.recipe.schema import Recipe
 from finetui.workspace import Workspace
-
-HASH_BLOCK = 1 << 20
-QUESTION = "Which answer is better?"
 
 
 def check_recipe(workspace: Workspace, recipe: Recipe) -> tuple[Facts, list[Advice]]:
@@ -64,7 +64,7 @@ def start_training(workspace: Workspace, recipe: Recipe, name: str = "") -> Job:
             "recipe": to_spec(full)}  # fmt: skip
     files = [*full.data.train, full.data.eval, full.data.general, full.evaluation.suite]
     manifest = {
-        "data": hashes(files),
+        **data_state(workspace, files),
         "warnings": [
             f"{found.field}: {found.message}" for found in advice if found.severity == "warning"
         ],
@@ -91,7 +91,7 @@ def start_prepare(
     session: str,
     *,
     items: int = 30,
-    question: str = QUESTION,
+    question: str = DEFAULT_QUESTION,
     raters: Sequence[str] = (),
     data: str = "",
     max_new_tokens: int = 0,
@@ -124,7 +124,7 @@ def start_prepare(
         "raters": list(raters), "temperature": temperature, "seed": seed,
         "max_new_tokens": max_new_tokens or recipe["evaluation"]["max_new_tokens"],
     }  # fmt: skip
-    return _start(workspace, "prepare", session, spec, {"data": hashes([held_out])})
+    return _start(workspace, "prepare", session, spec, data_state(workspace, [held_out]))
 
 
 def start_generation(
@@ -147,7 +147,7 @@ def start_generation(
         "data": str(file), "limit": limit, "max_new_tokens": max_new_tokens,
         "temperature": temperature, "seed": seed,
     }  # fmt: skip
-    return _start(workspace, "generate", file.stem, spec, {"data": hashes([str(file)])})
+    return _start(workspace, "generate", file.stem, spec, data_state(workspace, [str(file)]))
 
 
 def _start(
@@ -158,14 +158,19 @@ def _start(
     return job
 
 
-def hashes(files: Sequence[str]) -> dict[str, str]:
-    """SHA-256 of every file named, so that a run can be reproduced or a change noticed."""
-    return {file: _sha256(Path(file)) for file in files if file and Path(file).is_file()}
+def data_state(workspace: Workspace, files: Sequence[str]) -> dict[str, Any]:
+    """What a run's data was: SHA-256 of each file, and the newest edit of those with a journal.
+
+    Journals are append-only, so the number of the edit says which rows were trained on.
+    """
+    paths = [Path(file) for file in files if file and Path(file).is_file()]
+    edits = {str(path): Journal(journal_path(path, workspace)).head for path in paths}
+    return {
+        "data": {str(path): _sha256(path) for path in paths},
+        "edits": {file: head for file, head in edits.items() if head},
+    }
 
 
 def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
     with path.open("rb") as stream:
-        while block := stream.read(HASH_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()

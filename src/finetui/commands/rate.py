@@ -9,7 +9,13 @@ from finetui import start
 from finetui.commands import console, watch
 from finetui.errors import UserError
 from finetui.rating import power
-from finetui.rating.session import Session, list_sessions, open_session, seal_strength
+from finetui.rating.session import (
+    DEFAULT_QUESTION,
+    Session,
+    list_sessions,
+    open_session,
+    seal_strength,
+)
 from finetui.rating.votes import progress
 from finetui.workspace import Workspace
 
@@ -56,7 +62,7 @@ def _prepare_options(made: argparse.ArgumentParser) -> None:
         metavar="LOGIN",
         help="once for each rater (default: you)",
     )
-    made.add_argument("--question", default=start.QUESTION)
+    made.add_argument("--question", default=DEFAULT_QUESTION)
     made.add_argument("--max-new-tokens", type=int, default=0)
     made.add_argument("--temperature", type=float, default=0.0)
     made.add_argument("--seed", type=int, default=0)

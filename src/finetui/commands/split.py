@@ -23,7 +23,9 @@ def parser() -> argparse.ArgumentParser:
         "--fractions", default="80/10/10", help="train/validation/test in percent (80/10/10)"
     )
     made.add_argument("--seed", type=int, default=0)
-    made.add_argument("--group", default="", metavar="KEY", help="rows with one value stay together")
+    made.add_argument(
+        "--group", default="", metavar="KEY", help="rows with one value stay together"
+    )
     made.add_argument("--stratify", default="", metavar="KEY", help="keep this label's shares")
     made.add_argument(
         "--skip-malformed", action="store_true", help="leave out rows that cannot be read"

@@ -1,32 +1,26 @@
 """Chat to tokens, and which of them are trained on: one code for the screen and for training.
 
-Stands on `tokenizers` and `jinja2` (both imported lazily), never on transformers. Templates run in
-jinja's sandbox, as transformers runs them.
+Stands on `tokenizers` (imported lazily) and `data.chat_template`, never on transformers.
 """
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
-from functools import cached_property, lru_cache
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from finetui.data.chat_template import ChatTemplate, Span
 from finetui.errors import UserError
 
 if TYPE_CHECKING:
-    import jinja2
     import tokenizers
 
 LossOn: TypeAlias = Literal["assistant", "last", "all"]
 Messages: TypeAlias = Sequence[Mapping[str, Any]]
-Span: TypeAlias = tuple[int, int]
 
-_MARKER = re.compile(r"\{%-?\s*generation\s*-?%\}")
-_SPANS = "_finetui_spans"
 _PROBE: list[dict[str, str]] = [
     {"role": "user", "content": "question"},
     {"role": "assistant", "content": "answer"},
@@ -53,14 +47,6 @@ class Encoded:
 
 
 @dataclass
-class _Spans:
-    """What the generation blocks rendered, and where; ``length`` is the text so far."""
-
-    length: int = 0
-    found: list[tuple[int, str]] = field(default_factory=list)
-
-
-@dataclass
 class ChatTokenizer:
     """A model's tokenizer with its chat template.
 
@@ -78,10 +64,10 @@ class ChatTokenizer:
     def has_template(self) -> bool:
         return bool(self.template)
 
-    @cached_property
+    @property
     def has_markers(self) -> bool:
         """True when the template itself says which part is the assistant's."""
-        return bool(_MARKER.search(self.template))
+        return self._template.has_markers
 
     @cached_property
     def end_trained(self) -> bool:
@@ -119,7 +105,7 @@ class ChatTokenizer:
             text = self.render(messages, tools=tools)
             spans = [(0, len(text))]
         elif self.has_markers:
-            text, spans = self._marked(messages, tools)
+            text, spans = self._template.render(self._variables(messages, False, tools))
             if loss_on == "last":
                 spans = self._last_turn(messages, tools, text, spans)
         else:
@@ -149,23 +135,11 @@ class ChatTokenizer:
         tools: Sequence[Any] | None = None,
     ) -> str:
         """The chat as the model reads it. Raises UserError when the template refuses it."""
-        return self._render(messages, answer_follows, tools, _Spans())
+        if not self.has_template:
+            raise UserError("this model has no chat template.", self.origin)
+        return self._template.render(self._variables(messages, answer_follows, tools))[0]
 
     # -- spans of the assistant ---------------------------------------------------------------
-
-    def _marked(self, messages: Messages, tools: Sequence[Any] | None) -> tuple[str, list[Span]]:
-        """Text and the spans that the template's ``{% generation %}`` blocks rendered."""
-        marks = _Spans()
-        text = self._render(messages, False, tools, marks)
-        for start, part in marks.found:
-            if text[start : start + len(part)] != part:
-                raise UserError(
-                    "the chat template changes text after its generation block, so the trained "
-                    "part cannot be told.",
-                    self.origin,
-                    "Move {% generation %} to the outermost place where the answer is written.",
-                )
-        return text, [(start, start + len(part)) for start, part in marks.found]
 
     def _prefixed(
         self, messages: Messages, tools: Sequence[Any] | None, only_last: bool
@@ -279,42 +253,20 @@ class ChatTokenizer:
         return tuple(token.content for token in added.values() if token.special)
 
     @cached_property
-    def _compiled(self) -> jinja2.Template:
-        import jinja2
+    def _template(self) -> ChatTemplate:
+        return ChatTemplate(self.template, self.origin)
 
-        try:
-            return _environment().from_string(self.template)
-        except jinja2.TemplateSyntaxError as error:
-            raise UserError(
-                f"the chat template cannot be read: {error.message}.",
-                f"{self.origin}:{error.lineno}",
-            ) from error
-
-    def _render(
-        self, messages: Messages, answer_follows: bool, tools: Sequence[Any] | None, marks: _Spans
-    ) -> str:
-        if not self.has_template:
-            raise UserError("this model has no chat template.", self.origin)
-        variables = {
+    def _variables(
+        self, messages: Messages, answer_follows: bool, tools: Sequence[Any] | None
+    ) -> dict[str, Any]:
+        """What a template may read, under the names that transformers gives it."""
+        return {
             **self.special,
             "messages": [_without_nulls(message) for message in messages],
             "tools": list(tools) if tools else None,
             "documents": None,
             "add_generation_prompt": answer_follows,
-            _SPANS: marks,
         }
-        parts: list[str] = []
-        try:
-            for part in self._compiled.generate(variables):
-                parts.append(part)
-                marks.length += len(part)
-        except UserError:
-            raise
-        except Exception as error:  # a template is a program of its own: it may raise anything
-            raise UserError(
-                f"the chat template refuses this chat: {error}.", self.origin
-            ) from error
-        return "".join(parts)
 
 
 def load_chat_tokenizer(model_dir: Path | str) -> ChatTokenizer:
@@ -434,60 +386,3 @@ def _end_ids(
         if isinstance(number, int) and number not in found:
             found.append(number)
     return tuple(found)
-
-
-@lru_cache(maxsize=1)
-def _environment() -> jinja2.Environment:
-    """Jinja as transformers sets it up, with a generation tag that notes where it rendered."""
-    import jinja2
-    from jinja2.ext import Extension
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    class Generation(Extension):
-        """``{% generation %}...{% endgeneration %}``: marks what the assistant wrote."""
-
-        tags = {"generation"}
-
-        def parse(self, parser: Any) -> jinja2.nodes.Node:
-            line = next(parser.stream).lineno
-            body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-            block = jinja2.nodes.CallBlock(self.call_method("mark"), [], [], body)
-            return block.set_lineno(line)
-
-        @jinja2.pass_context
-        def mark(self, context: jinja2.runtime.Context, caller: Callable[[], str]) -> str:
-            part = caller()
-            marks = context.get(_SPANS)
-            if isinstance(marks, _Spans):
-                marks.found.append((marks.length, part))
-            return part
-
-    def raise_exception(message: str) -> None:
-        raise jinja2.TemplateError(message)
-
-    def tojson(
-        value: Any,
-        ensure_ascii: bool = False,
-        indent: int | None = None,
-        separators: tuple[str, str] | None = None,
-        sort_keys: bool = False,
-    ) -> str:
-        """Plain JSON; jinja's own filter escapes HTML characters."""
-        return json.dumps(
-            value,
-            ensure_ascii=ensure_ascii,
-            indent=indent,
-            separators=separators,
-            sort_keys=sort_keys,
-        )
-
-    def strftime_now(pattern: str) -> str:
-        return datetime.now().strftime(pattern)
-
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, "jinja2.ext.loopcontrols"]
-    )
-    environment.filters["tojson"] = tojson
-    environment.globals["raise_exception"] = raise_exception
-    environment.globals["strftime_now"] = strftime_now
-    return environment

@@ -1,0 +1,1 @@
+"""The only importer of torch: trains, generates, scores; one process per job."""

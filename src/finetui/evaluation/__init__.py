@@ -1,0 +1,1 @@
+"""Metrics and the base-against-tuned comparison."""
