@@ -153,7 +153,7 @@ def test_the_padding_of_a_packed_row_is_an_example_of_its_own(tokenizer: ChatTok
     rows = examples(tokenizer, 3)
     batch = Collator(tokenizer.pad_id, packed=True)([tuple(rows[:2]), (rows[2],)])
     length = batch["input_ids"].shape[1]
-    assert length % 16 == 0
+    assert length % 8 == 0
     expected = [*range(len(rows[0])), *range(len(rows[1]))]
     expected += range(length - len(expected))
     assert batch["position_ids"][0].tolist() == expected

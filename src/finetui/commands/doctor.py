@@ -70,13 +70,14 @@ def _packages() -> list[Line]:
 
 def _devices() -> list[Line]:
     sample = DeviceReader().sample()
-    memory = f"{size(sample.host_memory_used)} of {size(sample.host_memory_total)} in use"
+    used, total = sample.host_memory_used or 0, sample.host_memory_total or 0
+    memory = f"{size(used)} of {size(total)} in use"
     lines = [Line("host memory", "ok", memory)]
     if sample.problem:
         return [*lines, Line("GPU", "note", sample.problem, "training runs on the CPU")]
     for gpu in sample.gpus:
-        used, total = size(gpu.memory_used or 0), size(gpu.memory_total or 0)
-        lines.append(Line(f"GPU {gpu.index}", "ok", f"{gpu.name}: {used} of {total} in use"))
+        memory = f"{size(gpu.memory_used or 0)} of {size(gpu.memory_total or 0)} in use"
+        lines.append(Line(f"GPU {gpu.index}", "ok", f"{gpu.name}: {memory}"))
     return lines
 
 

@@ -12,7 +12,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from finetui.tui.actions import key_table_markdown
+    from finetui.tui.keytable import key_table_markdown
 
     console.out(key_table_markdown())
     return 0

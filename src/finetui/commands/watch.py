@@ -57,7 +57,7 @@ def events(job: Job, once: bool = False) -> None:
 
 def follow(job: Job, write: Write, once: bool = False) -> None:
     """Write what happens, and the figures every few seconds, until the job has ended."""
-    reader, told = JobReader(job), 0
+    reader, told = JobReader(job), 0.0
     last_figures = ""
     next_figures = 0.0
     while True:

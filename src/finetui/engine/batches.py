@@ -106,7 +106,7 @@ class Collator:
 
     pad_id: int
     packed: bool = False
-    multiple: int = 16
+    multiple: int = 8
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
         longest = max(sum(map(len, row)) for row in rows)

@@ -99,7 +99,7 @@ class JobTrainer(Trainer):  # type: ignore[misc]
             model=model,
             args=training_arguments(recipe, machine, self.folder / checkpoints.PARTIAL),
             train_dataset=list(rows),
-            data_collator=Collator(pad_id, packed=recipe.data.packing, multiple=16),
+            data_collator=Collator(pad_id, packed=recipe.data.packing),
             callbacks=[JobCallback(self)],
         )
         for unwanted in (PrinterCallback, ProgressCallback, DefaultFlowCallback):

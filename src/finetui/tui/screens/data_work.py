@@ -1,0 +1,198 @@
+"""Slow work of the data screen, for worker threads: opening, indexing, filtering, tokens."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+from textual.message import Message
+
+from finetui.data.dataset import DataSet, open_dataset
+from finetui.data.records import Record, messages
+from finetui.errors import UserError
+from finetui.tui.screens.data_view import turn_spans
+from finetui.workspace import Workspace
+
+Post = Callable[[Message], object]
+_EVERY = 0.2  # seconds between two progress messages
+
+
+class OpenFile:
+    """A data set on screen, and the event that ends the work on it.
+
+    The index thread and the screen read the same file; whoever comes last closes it.
+    """
+
+    def __init__(self, data: DataSet) -> None:
+        self.data = data
+        self.stop = Event()
+        self.indexing = False
+
+    @property
+    def path(self) -> Path:
+        return self.data.path
+
+    def close(self) -> None:
+        self.stop.set()
+        if not self.indexing:
+            self.data.close()
+
+
+@dataclass
+class Opened(Message):
+    """A file is open and its first page can be shown; or ``error`` says why not."""
+
+    path: Path
+    file: OpenFile | None = None
+    error: str = ""
+
+
+@dataclass
+class Indexed(Message):
+    """More rows can be read now."""
+
+    file: OpenFile
+
+    def can_replace(self, message: Message) -> bool:
+        return isinstance(message, Indexed) and message.file is self.file
+
+
+@dataclass
+class Matched(Message):
+    """The rows that a filter has found so far."""
+
+    file: OpenFile
+    text: str
+    rows: list[int]
+    done: bool
+    error: str = ""
+
+    def can_replace(self, message: Message) -> bool:
+        return isinstance(message, Matched) and message.text == self.text
+
+
+@dataclass
+class Tokenised(Message):
+    """Which characters of each turn of a row are trained on."""
+
+    row: int
+    spans: Mapping[int, tuple[tuple[int, int], ...]] = field(default_factory=dict)
+    caption: str = ""
+
+
+def open_file(path: Path, workspace: Workspace | None, post: Post) -> None:
+    """Open a file; its shape is guessed here, because that reads."""
+    try:
+        data = open_dataset(path, workspace)
+        assert data.source.shape
+    except (UserError, OSError) as error:
+        post(Opened(path, error=str(error)))
+    else:
+        post(Opened(path, OpenFile(data)))
+
+
+def index(file: OpenFile, post: Post) -> None:
+    """Read on until every row is known."""
+    last = 0.0
+
+    def tell(_done: int) -> None:
+        nonlocal last
+        if time.monotonic() - last > _EVERY:
+            last = time.monotonic()
+            post(Indexed(file))
+
+    try:
+        file.data.build_index(tell, file.stop.is_set)
+    finally:
+        file.indexing = False
+        if file.stop.is_set():
+            file.data.close()
+        else:
+            post(Indexed(file))
+
+
+def search(file: OpenFile, text: str, stop: Callable[[], bool], post: Post) -> None:
+    """Rows that hold ``text``, told as they are found."""
+    from finetui.data.filter import filter_rows
+
+    found: list[int] = []
+    last = time.monotonic()
+    try:
+        for chunk in filter_rows(file.data, text, stop):
+            found += chunk
+            if time.monotonic() - last > _EVERY:
+                last = time.monotonic()
+                post(Matched(file, text, list(found), False))
+    except UserError as error:
+        post(Matched(file, text, [], True, str(error)))
+        return
+    if not stop():
+        post(Matched(file, text, found, True))
+
+
+def tokenise(row: int, record: Record, tokenizer: Any, post: Post) -> None:
+    """Which parts of a record the loss will see, as the training will have it."""
+    contents = [turn.content for turn in [*record.turns, *(record.chosen or ())]]
+    try:
+        encoded = tokenizer.encode(messages(record), tools=record.extra.get("tools"))
+    except UserError as error:
+        post(Tokenised(row, caption=f"cannot be tokenised: {error}"))
+        return
+    spans = turn_spans(encoded, contents)
+    caption = f"trained on {sum(encoded.trained):,} of {len(encoded.ids):,} tokens"
+    post(Tokenised(row, spans, caption))
+
+
+def model_folder(workspace: Workspace | None) -> Path | None:
+    """The model of the newest recipe that names one on disk, else the workspace's ``model``."""
+    if workspace is None:
+        return None
+    import tomli
+
+    newest = sorted(workspace.recipe_files(), key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in newest:
+        try:
+            named = tomli.loads(path.read_text("utf-8")).get("model", {}).get("path", "")
+        except (tomli.TOMLDecodeError, OSError, UnicodeDecodeError):
+            continue
+        if named and (workspace.resolve(named) / "tokenizer.json").is_file():
+            return workspace.resolve(named)
+    folder = workspace.root / "model"
+    return folder if (folder / "tokenizer.json").is_file() else None
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A version to be written."""
+
+    name: str
+    split: bool
+    skip_malformed: bool = False
+
+
+@dataclass
+class Written(Message):
+    """A version was written, or ``error`` says why not."""
+
+    order: Order
+    said: str = ""
+    error: str = ""
+
+
+def write(file: OpenFile, workspace: Workspace, order: Order, post: Post) -> None:
+    """Write a version of an open file with its edits."""
+    from finetui.data.split import SplitSpec
+    from finetui.data.versions import write_version
+
+    spec = SplitSpec() if order.split else None
+    try:
+        made = write_version(file.data, workspace, order.name, spec, order.skip_malformed)
+    except UserError as error:
+        post(Written(order, error=str(error)))
+    else:
+        where = workspace.relative(made.path)
+        post(Written(order, f"Version {made.id[:12]} is in {where}."))

@@ -1,0 +1,367 @@
+"""The Rate screen: sessions, the blind rating of one, and its report after the unsealing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import ClassVar
+
+from textual import on, work
+from textual.app import ComposeResult
+from textual.containers import Container, Vertical, VerticalScroll
+from textual.content import Content
+from textual.message import Message
+from textual.widgets import ContentSwitcher
+
+from finetui.display import clean
+from finetui.errors import UserError
+from finetui.rating.analysis import Report
+from finetui.rating.audit import unsealing
+from finetui.rating.ballot import Ballot
+from finetui.rating.session import Session, default_rater, list_sessions, open_session
+from finetui.tui.actions import Action, register
+from finetui.tui.lookout import JobLine
+from finetui.tui.messages import OpenData, OpenJob, OpenSession
+from finetui.tui.pane import ModePane
+from finetui.tui.screens import rate_view
+from finetui.tui.screens.rate_ballot import RatingView
+from finetui.tui.screens.rate_view import SessionLine
+from finetui.tui.widgets.bars import TopBar
+from finetui.tui.widgets.dialogs import Choose, TextPrompt
+from finetui.tui.widgets.panel import entitle
+from finetui.tui.widgets.table import Column, ListSource, VirtualTable
+from finetui.tui.widgets.textpanel import TextPanel
+
+COLUMNS = (
+    Column("state", 12, tone=True),
+    Column("session", weight=1.5, low=14),
+    Column("yours", 9),
+    Column("sealed", 10),
+    Column("next", weight=2.0, low=16),
+)
+EMPTY = "No session yet.\nn prepares one: base and tuned model answer held-out prompts."
+
+
+class RatePane(ModePane):
+    """Sessions are folders; the pane reads packets and votes, and never what is sealed."""
+
+    FOCUS = "#sessions"
+    BINDINGS: ClassVar = register(
+        Action("rate.prepare", "n", "new", "Prepare a session from a finished run.", show=True),
+        Action("rate.report", "R", "report", "Open the seal (logged, asks why) and report.",
+               show=True),
+        Action("rate.export", "x", "export", "Write the votes as preference data.", show=True),
+        Action("rate.list", "escape", "sessions", "Back to the list of sessions."),
+    )  # fmt: skip
+    DEFAULT_CSS = """
+    RatePane ContentSwitcher { height: 1fr; }
+    RatePane #sessions { height: 1fr; }
+    RatePane #rating { height: 1fr; }
+    RatePane #report { height: 1fr; padding: 0 2; }
+    RatePane #report-head { margin: 1 0; }
+    RatePane #report-plot { margin: 0 0 1 0; }
+    """
+
+    @dataclass
+    class Listed(Message):
+        """What the ratings folder holds now."""
+
+        lines: tuple[SessionLine, ...]
+
+        def can_replace(self, message: Message) -> bool:
+            return isinstance(message, RatePane.Listed)
+
+    @dataclass
+    class BallotReady(Message):
+        """A ballot that was opened, or why it was not."""
+
+        ballot: Ballot | None
+        error: str = ""
+
+    @dataclass
+    class Reported(Message):
+        """A report, its texts ready to be shown, or why there is none."""
+
+        report: Report | None
+        text: str = ""
+        plot: str = ""
+        error: str = ""
+
+    @dataclass
+    class Done(Message):
+        """A notice from a thread; `go` may be shown next."""
+
+        text: str
+        failed: bool = False
+        go: tuple[str, object] | None = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: tuple[SessionLine, ...] = ()
+        self.report: Report | None = None
+        self._finished: frozenset[Path] = frozenset()
+
+    def compose(self) -> ComposeResult:
+        with ContentSwitcher(initial="list"):
+            with Vertical(id="list"):
+                yield VirtualTable(COLUMNS, empty=EMPTY, id="sessions", classes="panel")
+            yield Container(id="rating")
+            with VerticalScroll(id="report", classes="panel"):
+                yield TextPanel(wrap=True, id="report-head")
+                yield TextPanel(id="report-plot")
+                yield TextPanel(id="report-body")
+
+    def on_mount(self) -> None:
+        self.query_one("#sessions").border_title = "rating sessions"
+        self.query_one("#report").border_title = "report"
+        self.watch(self.app, "jobs", self._jobs_seen)
+
+    def shown(self) -> None:
+        self._bars(self.query_one(ContentSwitcher).current != "rating")
+        self.reload()
+
+    def hidden(self) -> None:
+        self._bars(True)
+
+    def receive(self, request: object) -> None:
+        if isinstance(request, OpenSession):
+            self.open(request.path)
+
+    def _bars(self, shown: bool) -> None:
+        """The digits of the top line would lie while 1 to 5 are answers."""
+        self.shell.screen_stack[0].query_one(TopBar).display = shown
+
+    def _show(self, page: str) -> None:
+        self.query_one(ContentSwitcher).current = page
+        self._bars(page != "rating")
+
+    # -- the list --------------------------------------------------------------------------------
+
+    def _jobs_seen(self, jobs: tuple[JobLine, ...]) -> None:
+        """A session that was being prepared may be sealed by now."""
+        done = frozenset(j.path for j in jobs if j.kind == "prepare" and j.state == "finished")
+        waiting = any(line.state == "preparing" for line in self.lines)
+        if done != self._finished or waiting or self._preparing(jobs):
+            self._finished = done
+            if self.active:
+                self.reload()
+
+    @staticmethod
+    def _preparing(jobs: tuple[JobLine, ...]) -> list[JobLine]:
+        ended = {"finished", "stopped"}
+        return [job for job in jobs if job.kind == "prepare" and job.state not in ended]
+
+    def reload(self) -> None:
+        """Read the sessions in a thread."""
+        if self.workspace is not None:
+            self._list_in_thread(self.workspace.ratings, tuple(self._preparing(self.shell.jobs)))
+
+    @work(thread=True, exit_on_error=False, group="sessions", exclusive=True)
+    def _list_in_thread(self, folder: Path, preparing: tuple[JobLine, ...]) -> None:
+        rater = default_rater()
+        sessions = [rate_view.session_line(found, rater) for found in list_sessions(folder)]
+        sealed = {line.name for line in sessions}
+        coming = [rate_view.preparing_line(job) for job in preparing]
+        self.post_message(
+            self.Listed((*(line for line in coming if line.name not in sealed), *sessions))
+        )
+
+    @on(Listed)
+    def _listed(self, message: Listed) -> None:
+        if not self.children:
+            return  # the screen is being left, the thread's answer came late
+        if message.lines != self.lines:
+            self.lines = message.lines
+            rows = [rate_view.session_row(line) for line in self.lines]
+            self.query_one("#sessions", VirtualTable).show(ListSource(rows))
+
+    @on(VirtualTable.RowSelected, "#sessions")
+    def _selected(self, message: VirtualTable.RowSelected) -> None:
+        line = self.lines[message.row]
+        if line.state in ("preparing", "failed"):
+            self.go("train", OpenJob(line.path))
+        elif line.state == "unsealed":
+            self.action_report()
+        else:
+            self.open(line.path)
+
+    # -- rating ----------------------------------------------------------------------------------
+
+    def open(self, path: Path) -> None:
+        """Rate a session, from where this rater left it."""
+        try:
+            session = open_session(path)
+        except UserError as error:
+            self.complain(error)
+            return
+        if default_rater() in session.raters:
+            self._open_ballot(session, default_rater())
+            return
+        names = [(name, clean(name)) for name in session.raters]
+
+        def chosen(name: str | None) -> None:
+            if name is not None:
+                self._open_ballot(session, name)
+
+        self.app.push_screen(
+            Choose("Who rates? This account has no packet of its own.", names), chosen
+        )
+
+    @work(thread=True, exit_on_error=False, group="ballot")
+    def _open_ballot(self, session: Session, rater: str) -> None:
+        try:
+            self.post_message(self.BallotReady(Ballot(session, rater)))
+        except UserError as error:
+            self.post_message(self.BallotReady(None, str(error)))
+
+    @on(BallotReady)
+    async def _ballot_ready(self, message: BallotReady) -> None:
+        if message.ballot is None:
+            self.complain(message.error)
+            return
+        place = self.query_one("#rating", Container)
+        await place.remove_children()
+        self._show("rating")
+        await place.mount(RatingView(message.ballot))
+
+    @on(RatingView.Left)
+    async def _left(self) -> None:
+        await self.query_one("#rating", Container).remove_children()
+        self._back_to_list()
+        self.say("Saved. The session is where you left it.")
+
+    def _back_to_list(self) -> None:
+        self._show("list")
+        self.query_one("#sessions").focus(scroll_visible=False)
+        self.reload()
+
+    def action_list(self) -> None:
+        if self.query_one(ContentSwitcher).current == "report":
+            self._back_to_list()
+
+    # -- the report ------------------------------------------------------------------------------
+
+    def _current(self) -> Session | None:
+        """The session under the cursor, if it is sealed and ready."""
+        if not self.lines:
+            self.say("There is no session yet; n prepares one.", "warning")
+            return None
+        line = self.lines[self.query_one("#sessions", VirtualTable).cursor]
+        try:
+            return open_session(line.path)
+        except UserError as error:
+            self.complain(error)
+            return None
+
+    def action_report(self) -> None:
+        session = self._current()
+        if session is not None:
+            self._with_seal_open(session, partial(self._report, session))
+
+    def action_export(self) -> None:
+        session = self._current()
+        if session is not None and self.workspace is not None:
+            self._with_seal_open(session, partial(self._export, session, self.workspace.datasets))
+
+    def _with_seal_open(self, session: Session, then: Callable[[str], object]) -> None:
+        """Ask why first, where the session is still sealed; the reason is logged with the votes."""
+        if unsealing(session) is not None:
+            then("")
+            return
+        hint = "Logged with your name before anything is shown. Votes after it no longer count."
+
+        def answered(reason: str | None) -> None:
+            if reason:
+                then(reason)
+
+        self.app.push_screen(
+            TextPrompt("Open the seal: why now?", "", hint, _needs_words), answered
+        )
+
+    @work(thread=True, exit_on_error=False, group="report", exclusive=True)
+    def _report(self, session: Session, reason: str) -> None:
+        from finetui.rating.report import as_text
+        from finetui.rating.unseal import report, unseal
+        from finetui.tui.screens.rate_plot import bars
+
+        try:
+            if reason:
+                unseal(session, reason)
+            found = report(session)
+            plot = bars(rate_view.answer_counts(found), 60)
+            self.post_message(self.Reported(found, as_text(found), plot))
+        except UserError as error:
+            self.post_message(self.Reported(None, error=str(error)))
+
+    @on(Reported)
+    def _reported(self, message: Reported) -> None:
+        if message.report is None:
+            self.complain(message.error)
+            return
+        self.report = message.report
+        page = self.query_one("#report", VerticalScroll)
+        width = max(40, self.size.width - 8)
+        self.query_one("#report-head", TextPanel).show(rate_view.report_head(self.report, width))
+        self.query_one("#report-plot", TextPanel).show(Content(message.plot))
+        self.query_one("#report-body", TextPanel).show(rate_view.report_body(message.text))
+        entitle(page, f"report · {self.report.session}")
+        self._show("report")
+        page.scroll_home(animate=False)
+        page.focus(scroll_visible=False)
+
+    @work(thread=True, exit_on_error=False, group="export")
+    def _export(self, session: Session, folder: Path, reason: str) -> None:
+        from finetui.rating.export import export
+        from finetui.rating.unseal import unseal
+
+        try:
+            if reason:
+                unseal(session, reason)
+            target = folder / f"{session.name}-votes"
+            target.mkdir(mode=0o700, exist_ok=True)
+            found = export(session, target)
+        except (UserError, OSError) as error:
+            self.post_message(self.Done(str(error), failed=True))
+            return
+        counts = f"{found.pairs} preference pairs and {found.labels} labels"
+        words = f"{counts} in {found.preferences.parent}."
+        self.post_message(self.Done(words, go=("data", OpenData(found.preferences))))
+
+    # -- preparing -------------------------------------------------------------------------------
+
+    def action_prepare(self) -> None:
+        from finetui.tui.screens.rate_prepare import PrepareDialog
+
+        runs = [job for job in self.shell.jobs if job.kind == "train" and job.state == "finished"]
+        if not runs or self.workspace is None:
+            self.say("No finished run yet: there is nothing to compare.", "warning")
+            return
+        taken = {line.name for line in self.lines}
+        self.app.push_screen(PrepareDialog(runs, taken), self._prepare)
+
+    def _prepare(self, start: Callable[..., object] | None) -> None:
+        if start is not None and self.workspace is not None:
+            self._prepare_in_thread(start)
+
+    @work(thread=True, exit_on_error=False, group="prepare")
+    def _prepare_in_thread(self, start: Callable[..., object]) -> None:
+        try:
+            start(self.workspace)
+        except UserError as error:
+            self.post_message(self.Done(str(error), failed=True))
+        else:
+            self.post_message(self.Done("Both models answer now; the session seals itself after."))
+
+    @on(Done)
+    def _done(self, message: Done) -> None:
+        self.say(message.text, "error" if message.failed else "information")
+        self.shell.look()
+        self.reload()
+        if message.go is not None and not message.failed:
+            self.go(*message.go)
+
+
+def _needs_words(text: str) -> str:
+    return "" if text.strip() else "A reason is needed."

@@ -1,0 +1,222 @@
+"""What the Train screen says: snapshots, samples of the devices and jobs as lines of text."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from textual.content import Content
+
+from finetui.display import clean
+from finetui.tui import figures
+from finetui.tui.screens import lines
+from finetui.tui.widgets.table import TableRow, Tone
+
+if TYPE_CHECKING:
+    from finetui.jobs.devices import DeviceSample, Gpu
+    from finetui.jobs.monitor import EventLine, Score, Snapshot
+    from finetui.tui.lookout import JobLine
+
+LIVE = frozenset({"starting", "queued", "running", "paused", "stalled"})
+"""States in which a process works, or is about to."""
+
+SENTENCE_LINES = 3
+SET_NAMES = {"suite": "general"}
+"""What the engine's sets are called where a person reads them."""
+
+_TONES: dict[str, Tone] = {
+    "running": "good",
+    "starting": "info",
+    "queued": "info",
+    "finished": "",
+    "failed": "error",
+    "interrupted": "error",
+}
+_EVENTS: dict[str, tuple[str, Tone]] = {
+    "error": ("✗", "error"),
+    "warning": ("!", "warning"),
+    "good": ("✓", "good"),
+}
+
+
+def job_row(job: JobLine) -> TableRow:
+    """One line of the list of jobs."""
+    mark = lines.MARKS.get(job.state, ("?", ""))[0]
+    tone = _TONES.get(job.state, "warning")
+    cells = (f"{mark} {job.state}", job.slug, job.kind, figures.day(job.created), job.sentence)
+    return TableRow(cells, tone)
+
+
+def run_panel(snapshot: Snapshot, width: int, brief: bool = False, steps: bool = True) -> Content:
+    """Where the run stands: state, progress, time left, the last figures; `brief` for few rows.
+
+    `steps` is False for a job that does not train: it has no figures.
+    """
+    told = _figures(snapshot)
+    if not steps:
+        return lines.join(_progress(snapshot, width))
+    if brief:
+        return lines.join([*_progress(snapshot, width), *told[:3], told[4]])
+    return lines.join([*_progress(snapshot, width), Content(""), *told])
+
+
+def _progress(snapshot: Snapshot, width: int) -> list[Content]:
+    done, total, words = _how_far(snapshot)
+    share = done / total if total else 0.0
+    percent = f" {figures.percent(share):>5}" if total else ""
+    style = lines.MARKS.get(snapshot.state.name, ("", "$success"))[1]
+    track = Content.assemble(lines.bar(share, max(4, width - len(percent)), style), percent)
+    head = Content.assemble(lines.state_cell(snapshot.state.name), (f"  {words}", "bold"))
+    return [head, track, _times(snapshot), *_what(snapshot, width)]
+
+
+def _how_far(snapshot: Snapshot) -> tuple[int, int, str]:
+    """Done, total and words: of the stage while it has a progress of its own, or of the steps."""
+    if snapshot.progress is not None and snapshot.state.name in LIVE:
+        progress = snapshot.progress
+        return progress.done, progress.total, f"{progress.done:,} of {progress.total:,}"
+    if snapshot.total_steps:
+        words = f"step {snapshot.step:,} of {snapshot.total_steps:,}"
+        return snapshot.step, snapshot.total_steps, words
+    done = int(snapshot.state.name == "finished")
+    return done, done, ""
+
+
+def _what(snapshot: Snapshot, width: int) -> list[Content]:
+    """What it does now while it works; why it is in this state when it does not."""
+    if snapshot.state.name in ("running", "starting"):
+        progress = snapshot.progress
+        return [Content.styled(clean((progress and progress.text) or snapshot.stage), "$accent")]
+    style = lines.MARKS.get(snapshot.state.name, ("", ""))[1]
+    told = textwrap.wrap(clean(snapshot.state.sentence), max(16, width)) or [""]
+    return [Content.styled(line, style) for line in told[:SENTENCE_LINES]]
+
+
+def _times(snapshot: Snapshot) -> Content:
+    spent = figures.duration(snapshot.elapsed_s) if snapshot.elapsed_s else figures.UNKNOWN
+    if snapshot.state.name not in LIVE:
+        return Content.styled(f"took {spent}", "$muted")
+    left = figures.UNKNOWN if snapshot.eta_s is None else f"≈ {figures.duration(snapshot.eta_s)}"
+    return Content.assemble(("ETA ", "$muted"), left, (f"   {spent} so far", "$muted"))
+
+
+def _figures(snapshot: Snapshot) -> list[Content]:
+    best = snapshot.best_eval_loss
+    note = "" if best is None else f"   best {figures.number(best)}"
+    speed = f"{figures.compact(snapshot.tokens_per_s)} tok/s"
+    step_s = "" if snapshot.step_s is None else f" · {snapshot.step_s:.2g} s/step"
+    return [
+        lines.pair("loss", _value(snapshot.loss)),
+        lines.pair("eval loss", Content.assemble(_value(snapshot.eval_loss), (note, "$muted"))),
+        lines.pair("grad norm", _value(snapshot.grad_norm)),
+        lines.pair("rate", _value(snapshot.lr)),
+        lines.pair("speed", figures.UNKNOWN if not snapshot.tokens_per_s else speed + step_s),
+        lines.pair("trained on", _share(snapshot.supervised_share)),
+        lines.pair("memory", _memory(snapshot)),
+        lines.pair("parameters", _adapter(snapshot)),
+    ]
+
+
+def _value(value: float | None) -> Content:
+    """A figure; one that is not a number stands out."""
+    bad = value is not None and not math.isfinite(value)
+    return Content.styled(figures.number(value), "bold $error" if bad else "")
+
+
+def _share(value: float | None) -> str:
+    return figures.UNKNOWN if value is None else f"{figures.percent(value)} of tokens"
+
+
+def _memory(snapshot: Snapshot) -> str:
+    """What the run takes on the device, or of the host where there is no device."""
+    if snapshot.memory is not None:
+        return figures.size(snapshot.memory)
+    return figures.UNKNOWN if snapshot.rss is None else f"{figures.size(snapshot.rss)} of the host"
+
+
+def _adapter(snapshot: Snapshot) -> str:
+    if not snapshot.trainable:
+        return figures.UNKNOWN
+    of = f" of {figures.compact(snapshot.parameters)}" if snapshot.parameters else ""
+    return f"{figures.compact(snapshot.trainable)}{of}"
+
+
+def devices_panel(sample: DeviceSample | None, width: int) -> Content:
+    """The GPUs, or why there are none, and the host."""
+    if sample is None:
+        return Content.styled("reading the devices…", "$muted")
+    rows: list[Content] = []
+    for gpu in sample.gpus:
+        rows.extend(_gpu(gpu, width))
+    if not sample.gpus:
+        rows.append(Content.styled(clean(sample.problem or "no GPU found"), "$warning"))
+    rows.append(_meter("host", sample.host_memory_used, sample.host_memory_total, width))
+    busy = figures.UNKNOWN if sample.cpu_percent is None else f"{sample.cpu_percent:.0f} %"
+    rows.append(lines.pair("CPU", busy, 5))
+    return lines.join(rows)
+
+
+def _gpu(gpu: Gpu, width: int) -> list[Content]:
+    facts = [
+        "" if gpu.utilisation is None else f"{gpu.utilisation:.0f} % busy",
+        "" if gpu.temperature is None else f"{gpu.temperature:.0f} °C",
+        "" if gpu.power_w is None else f"{gpu.power_w:.0f} W",
+        "" if len(gpu.processes) < 2 else f"{len(gpu.processes)} processes",
+    ]
+    head = Content.assemble((f"GPU{gpu.index} ", "bold"), (clean(gpu.name or ""), "$muted"))
+    if gpu.problem:
+        return [head, Content.styled(clean(gpu.problem), "$error")]
+    told = " · ".join(fact for fact in facts if fact)
+    return [head, Content(told), _meter("", gpu.memory_used, gpu.memory_total, width)]
+
+
+def _meter(label: str, used: int | None, total: int | None, width: int) -> Content:
+    """Memory in use as a bar and in figures."""
+    name = f"{label} " if label else ""
+    text = f" {figures.size(used)} of {figures.size(total)}"
+    room = max(4, width - len(text) - len(name))
+    share = used / total if used is not None and total else 0.0
+    style = "$error" if share > 0.95 else "$warning" if share > 0.85 else "$series-3"
+    return Content.assemble((name, "$muted"), lines.bar(share, room, style), text)
+
+
+def event_row(event: EventLine) -> TableRow:
+    """Time, sign and words of one event."""
+    mark, tone = _EVENTS.get(event.level, ("·", ""))
+    return TableRow((figures.clock(event.t)[:5], mark, event.text), tone)
+
+
+def scores_panel(scores: Sequence[Score]) -> Content:
+    """Held-out form and correctness before and after training, as far as they are known."""
+    rows = [["", "before", "after"]]
+    for name in dict.fromkeys(score.set for score in scores):
+        found = {score.when: score for score in scores if score.set == name}
+        label = SET_NAMES.get(name, clean(name))
+        for key, words in (("format", "form"), ("accuracy", "right")):
+            values = [getattr(found.get(when), key, None) for when in ("before", "after")]
+            if any(value is not None for value in values):
+                cells = [figures.percent(value) for value in values]
+                rows.append([f"{label} {words}", *cells])
+    if len(rows) == 1:
+        return Content.styled("not scored yet", "$muted")
+    head, *rest = lines.columns(rows, ["$muted", "", "bold"])
+    return lines.join([head.without_spans.stylize("$muted"), *rest])
+
+
+def log_lines(tail: Sequence[str]) -> Content:
+    """The end of the job's log; what a program printed is data."""
+    if not tail:
+        return Content.styled("the log is empty", "$muted")
+    return lines.join(Content(clean(line)) for line in tail)
+
+
+def size_label(value: float) -> str:
+    """A y label of a memory chart."""
+    return figures.size(value).replace(" ", "")
+
+
+def rate_label(value: float) -> str:
+    """A y label of a token rate."""
+    return figures.compact(value).replace(" ", "")

@@ -1,0 +1,1 @@
+"""Widgets: they know plain values, never jobs or files."""

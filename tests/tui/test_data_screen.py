@@ -1,0 +1,249 @@
+"""The data screen: look, find, repair, undo, version, with the source file untouched."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from desk import chat, until, write_rows
+from textual.pilot import Pilot
+from textual.widgets import TextArea
+
+from finetui.tui.app import FinetuiApp
+from finetui.tui.messages import OpenData
+from finetui.tui.screens.data import DataPane
+from finetui.tui.widgets.dialogs import Confirm, EditorDialog, TextPrompt
+from finetui.tui.widgets.record import RecordView
+from finetui.workspace import Workspace
+
+
+@asynccontextmanager
+async def data_screen(
+    workspace: Workspace, size: tuple[int, int] = (120, 36), request: object | None = None
+) -> AsyncIterator[tuple[FinetuiApp, DataPane, Pilot[None]]]:
+    """The app in its data mode with the first file open."""
+    app = FinetuiApp(workspace, start="data", request=request)
+    async with app.run_test(size=size) as pilot:
+        await until(lambda: app.mode == "data" and app.pane is not None and app.pane.file)  # type: ignore[attr-defined]
+        pane = app.pane
+        assert isinstance(pane, DataPane)
+        await until(lambda: pane.rows.row_count)
+        yield app, pane, pilot
+
+
+def record_text(pane: DataPane) -> str:
+    return "\n".join(line.text for line in pane.query_one(RecordView).lines)
+
+
+def first_file(workspace: Workspace) -> Path:
+    return workspace.dataset_files()[0]
+
+
+async def test_the_first_file_opens_with_its_shape_and_rows(workspace: Workspace) -> None:
+    async with data_screen(workspace) as (_, pane, _pilot):
+        assert "small.jsonl · chat · 40 rows" in str(pane.rows.border_title)
+        assert "question 1" in record_text(pane)
+
+
+async def test_moving_shows_the_record_of_the_row(workspace: Workspace) -> None:
+    async with data_screen(workspace) as (_, pane, pilot):
+        await pilot.press("j", "j")
+        await until(lambda: "question 3" in record_text(pane))
+        assert "line 3" in str(pane.query_one(RecordView).border_title)
+
+
+async def test_a_broken_line_is_shown_with_its_fault(workspace: Workspace) -> None:
+    async with data_screen(workspace) as (_, pane, pilot):
+        await pilot.press("j", "j", "j", "j")
+        await until(lambda: "not JSON" in record_text(pane))
+        assert "✗" in record_text(pane)
+
+
+async def test_edit_drop_undo_redo_survive_and_leave_the_file_alone(workspace: Workspace) -> None:
+    before = first_file(workspace).read_bytes()
+    async with data_screen(workspace) as (app, pane, pilot):
+        assert pane.file is not None
+        await pilot.press("e")
+        await until(lambda: isinstance(app.screen, EditorDialog) and app.screen.query(TextArea))
+        area = app.screen.query_one(TextArea)
+        area.text = area.text.replace("answer 1", "answer mended")
+        await pilot.press("f2")
+        await until(lambda: "answer mended" in record_text(pane))
+        assert pane.file.data.edited_count == 1
+        await pilot.press("j", "d")
+        await until(lambda: pane.file and pane.file.data.dropped_count == 1)
+        await pilot.press("u")
+        await until(lambda: pane.file and pane.file.data.dropped_count == 0)
+        await pilot.press("ctrl+r")
+        await until(lambda: pane.file and pane.file.data.dropped_count == 1)
+        assert "1 edited · 1 dropped" in str(pane.rows.border_title)
+    assert first_file(workspace).read_bytes() == before
+    async with data_screen(workspace) as (_, pane, _pilot):
+        assert pane.file is not None
+        assert pane.file.data.edited_count == 1
+        assert pane.file.data.dropped_count == 1
+        assert "answer mended" in record_text(pane)
+
+
+async def test_d_on_a_dropped_row_takes_it_back(workspace: Workspace) -> None:
+    async with data_screen(workspace) as (_, pane, pilot):
+        await pilot.press("d", "k", "d")
+        await until(lambda: pane.file and pane.file.data.dropped_count == 0)
+
+
+async def test_an_edit_that_is_no_json_is_refused_and_nothing_is_lost(workspace: Workspace) -> None:
+    async with data_screen(workspace) as (app, pane, pilot):
+        await pilot.press("e")
+        await until(lambda: isinstance(app.screen, EditorDialog) and app.screen.query(TextArea))
+        app.screen.query_one(TextArea).text = '{"messages": ['
+        await pilot.press("f2")
+        await until(lambda: app.screen is app.screen_stack[0])
+        assert pane.file is not None
+        assert pane.file.data.edited_count == 0
+
+
+async def test_the_filter_shows_matches_with_a_count_and_escape_all_rows(
+    workspace: Workspace,
+) -> None:
+    async with data_screen(workspace) as (_, pane, pilot):
+        await pilot.press("slash", *"question 12")
+        await until(lambda: pane.rows.row_count == 1)
+        assert "1 of 40 · /question 12" in str(pane.rows.border_subtitle)
+        await pilot.press("enter")
+        assert pane.rows.has_focus
+        await until(lambda: "question 12" in record_text(pane))
+        await pilot.press("escape")
+        await until(lambda: pane.rows.row_count == 40)
+        assert pane.current == 11, "the row that was found keeps the cursor"
+
+
+async def test_checks_run_in_a_process_and_findings_lead_to_their_rows(
+    workspace: Workspace,
+) -> None:
+    async with data_screen(workspace) as (_, pane, pilot):
+        await pilot.press("c")
+        await until(lambda: any(k.check == "malformed-json" for k in pane.findings.kinds()), 60)
+        await pilot.press("n")
+        await until(lambda: pane.current == 4)
+        await until(lambda: "malformed-json" in record_text(pane))
+        pane.query_one("#findings").focus()
+        await pilot.press("enter")
+        await until(lambda: pane.source is not None and pane.source.chosen == [4])
+
+
+async def test_tokens_show_what_the_training_learns_from(workspace: Workspace) -> None:
+    from finetui.workspace import sample_data
+
+    (workspace.root / "model").symlink_to(sample_data() / "model")
+    async with data_screen(workspace) as (_, pane, pilot):
+        await pilot.press("t")
+        await until(lambda: "trained on" in record_text(pane), 60)
+        assert "▌ answer 1" in record_text(pane)
+        assert "▌ question 1" not in record_text(pane)
+
+
+async def test_tokens_without_a_model_say_what_to_do(workspace: Workspace) -> None:
+    async with data_screen(workspace) as (app, _pane, pilot):
+        await pilot.press("t")
+        await until(lambda: any("model" in note.message for note in app._notifications))
+
+
+async def test_a_version_is_written_after_asking_about_broken_rows(workspace: Workspace) -> None:
+    async with data_screen(workspace) as (app, pane, pilot):
+        await pilot.press("w")
+        await until(lambda: isinstance(app.screen, TextPrompt))
+        await pilot.press("enter")
+        await until(lambda: isinstance(app.screen, Confirm))
+        await pilot.press("y")
+        await until(lambda: workspace.version_files())
+        await until(lambda: len(pane.paths) == 2)
+    rows = [json.loads(line) for line in workspace.version_files()[0].read_text().splitlines()]
+    assert len(rows) == 39
+
+
+async def test_a_split_writes_three_files(workspace: Workspace) -> None:
+    rows: list[Any] = [chat(f"question {number}", "a") for number in range(60)]
+    write_rows(first_file(workspace), rows)
+    async with data_screen(workspace) as (app, _pane, pilot):
+        await pilot.press("s")
+        await until(lambda: isinstance(app.screen, TextPrompt))
+        await pilot.press("enter")
+        await until(lambda: len(workspace.version_files()) == 3)
+
+
+async def test_another_screen_can_ask_for_rows(workspace: Workspace) -> None:
+    request = OpenData(first_file(workspace), (7, 3), "batch of step 812")
+    async with data_screen(workspace, request=request) as (_, pane, _pilot):
+        await until(lambda: pane.rows.row_count == 2)
+        assert "batch of step 812" in str(pane.rows.border_subtitle)
+        assert pane.current == 3
+
+
+async def test_another_screen_can_ask_for_one_row_twice(workspace: Workspace) -> None:
+    async with data_screen(workspace) as (app, pane, _pilot):
+        for row in (20, 10):
+            await app.show("data", OpenData(first_file(workspace), (row,)))
+            await until(lambda row=row: pane.current == row)
+
+
+async def test_a_missing_file_is_said_and_the_open_one_stays(workspace: Workspace) -> None:
+    async with data_screen(workspace) as (app, pane, _pilot):
+        await app.show("data", OpenData(workspace.datasets / "gone.jsonl"))
+        await until(lambda: any("gone.jsonl" in note.message for note in app._notifications))
+        assert pane.file is not None
+        assert pane.file.path == first_file(workspace)
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.json", "a.jsonl"])
+async def test_every_door_opens(workspace: Workspace, name: str) -> None:
+    path = workspace.root / name
+    if name.endswith("csv"):
+        path.write_text("prompt,completion\nq,a\nr,b\n")
+    else:
+        rows = [{"prompt": "q", "completion": "a"}, {"prompt": "r", "completion": "b"}]
+        path.write_text(json.dumps(rows) if name == "a.json" else "\n".join(map(json.dumps, rows)))
+    async with data_screen(workspace, request=OpenData(path)) as (_, pane, _pilot):
+        await until(lambda: "prompt-completion · 2 rows" in str(pane.rows.border_title), 60)
+
+
+async def test_at_80_columns_tab_turns_between_the_two_sides(workspace: Workspace) -> None:
+    async with data_screen(workspace, size=(80, 24)) as (app, pane, pilot):
+        assert pane.query_one("#right").display
+        assert not pane.query_one("#left").display
+        seen = []
+        for _ in range(4):
+            before = app.focused
+            await pilot.press("tab")
+            await until(lambda before=before: app.focused is not None and app.focused is not before)
+            seen.append(app.focused.id if app.focused else None)
+        assert seen == ["record", "files", "findings", "rows"]
+
+
+async def test_zoom_shows_one_part_alone_and_escape_brings_all_back(workspace: Workspace) -> None:
+    async with data_screen(workspace) as (_, pane, pilot):
+        whole = pane.rows.size
+        await pilot.press("z")
+        await until(lambda: pane.rows.size.area > whole.area * 2)
+        await pilot.press("escape")
+        await until(lambda: pane.rows.size == whole)
+
+
+async def test_the_keyboard_comes_back_to_where_it_was(workspace: Workspace) -> None:
+    async with data_screen(workspace) as (app, pane, pilot):
+        pane.query_one("#record").focus()
+        await until(lambda: pane.query_one("#record").has_focus)
+        await pilot.press("0")
+        await until(lambda: app.mode == "home")
+        await pilot.press("1")
+        await until(lambda: app.mode == "data" and pane.query_one("#record").has_focus)
+
+
+async def test_a_row_too_long_for_the_editor_is_refused_in_words(workspace: Workspace) -> None:
+    write_rows(first_file(workspace), [chat("q", "x" * 70_000), chat("q", "a")])
+    async with data_screen(workspace) as (app, _pane, pilot):
+        await pilot.press("e")
+        await until(lambda: any("too long" in note.message for note in app._notifications))

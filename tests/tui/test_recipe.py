@@ -1,0 +1,219 @@
+"""The Recipe screen judges while typing, undoes, keeps comments, and starts nothing broken."""
+
+import pytest
+from look import until, words
+
+from finetui import start
+from finetui.jobs.folder import Job
+from finetui.recipe.advice import advise
+from finetui.recipe.facts import Facts
+from finetui.recipe.files import load
+from finetui.recipe.forecast import plan
+from finetui.recipe.schema import FIELDS, defaults, replace, with_value
+from finetui.tui.app import FinetuiApp
+from finetui.tui.messages import OpenRecipe
+from finetui.tui.screens import recipe_view
+from finetui.tui.screens.recipe_view import Edits
+from finetui.tui.widgets.dialogs import Confirm
+from finetui.tui.widgets.form import FormList
+from finetui.workspace import create
+
+GIB = 2**30
+RECIPE = """\
+# my own words
+name = "first"
+
+[model]
+path = "model"
+
+[data]
+train = ["datasets/rows.jsonl"]
+
+[training]
+learning_rate = 2e-4   # as in the paper
+"""
+
+
+def test_the_form_holds_every_field_of_the_schema():
+    fields = recipe_view.form_fields(defaults(), [])
+    assert [field.id for field in fields] == [found.id for found in FIELDS]
+
+
+def test_a_value_that_is_not_the_default_is_marked():
+    recipe = with_value(defaults(), "method.rank", "64")
+    marked = [field.id for field in recipe_view.form_fields(recipe, []) if field.changed]
+    assert marked == ["method.rank"]
+
+
+def test_a_remark_stands_at_its_field_with_its_reason_in_the_help():
+    recipe = with_value(defaults(), "training.learning_rate", "0.5")
+    advice = advise(recipe, Facts())
+    remark = recipe_view.worst_remarks(advice)["training.learning_rate"]
+    line = next(f for f in recipe_view.form_fields(recipe, advice) if f.id == remark.field)
+    assert line.severity == remark.severity
+    found = next(found for found in FIELDS if found.id == remark.field)
+    text = recipe_view.help_panel(found, advice).plain
+    assert remark.message in text
+    assert remark.reason in text
+    assert remark.source in text
+
+
+def test_choices_that_cannot_run_yet_are_not_offered():
+    line = next(f for f in recipe_view.form_fields(defaults(), []) if f.id == "method.kind")
+    assert line.choices == ("lora",)
+
+
+def test_undo_and_redo_walk_through_plain_values():
+    edits = Edits(defaults(), defaults())
+    changed = with_value(defaults(), "method.rank", "64")
+    assert edits.change(changed)
+    assert not edits.change(changed)
+    assert edits.changed
+    assert edits.undo()
+    assert edits.value == defaults()
+    assert not edits.changed
+    assert not edits.undo()
+    assert edits.redo()
+    assert edits.value == changed
+
+
+def test_the_forecast_names_memory_against_what_is_free():
+    facts = Facts(
+        rows=1000, tokens=100_000, trained_tokens=20_000, longest=200, gpus=1, gpu_free=100 * GIB,
+        model_parameters=10**9, model_hidden=2048, model_layers=16, vocab=32_000, disk_free=GIB,
+    )  # fmt: skip
+    text = recipe_view.forecast_panel(plan(defaults(), facts), facts, 44).plain
+    assert "375  125 an epoch" in text
+    assert "1.0 GiB free" in text
+
+
+def test_an_unknown_forecast_says_what_is_missing():
+    text = recipe_view.forecast_panel(plan(defaults()), Facts(), 44).plain
+    assert "unknown until the data are named" in text
+    assert "unknown until the model is named" in text
+
+
+def test_the_launch_page_says_what_will_run_and_what_is_recorded():
+    recipe = replace(defaults(), "model.path", "models/[/b]base")
+    advice = advise(recipe, Facts(rows=10))
+    page = recipe_view.launch_page(recipe, plan(recipe, Facts(rows=10)), advice, "jobs/x/adapter")
+    assert "models/[/b]base" in page
+    assert "lora, rank 16, alpha 32" in page
+    assert "jobs/x/adapter" in page
+    warnings = [remark for remark in advice if remark.severity == "warning"]
+    assert warnings
+    assert all(remark.message in page for remark in warnings)
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    made = create(tmp_path / "work")
+    (made.recipes / "first.toml").write_text(RECIPE)
+    row = '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}'
+    (made.datasets / "rows.jsonl").write_text(f"{row}\n" * 40)
+    return made
+
+
+async def opened(app, pilot):
+    """Wait until the recipe is in the form and its files were looked at."""
+    await until(pilot, lambda: app.pane and app.pane.path and app.pane.facts.rows == 40)
+    return app.pane
+
+
+async def test_the_newest_recipe_opens_and_its_files_are_looked_at(workspace):
+    app = FinetuiApp(workspace, start="recipe")
+    async with app.run_test(size=(120, 36)) as pilot:
+        pane = await opened(app, pilot)
+        assert pane.edits.value.name == "first"
+        assert "5 an epoch" in words(app, "#forecast")
+
+
+async def test_an_edit_is_judged_while_typing_and_saved_with_the_comments(workspace):
+    app = FinetuiApp(workspace, start="recipe")
+    async with app.run_test(size=(120, 36)) as pilot:
+        pane = await opened(app, pilot)
+        form = pane.query_one(FormList)
+        form.go_to("training.learning_rate")
+        await pilot.press("enter")
+        form.editor.value = "x"
+        await until(pilot, lambda: form.current.severity == "error")
+        assert pane.edits.value.training.learning_rate == 2e-4
+        form.editor.value = "3e-4"
+        await pilot.press("enter")
+        await until(pilot, lambda: pane.edits.value.training.learning_rate == 3e-4)
+        await pilot.press("w")
+        await until(pilot, lambda: not pane.edits.changed)
+    text = (workspace.recipes / "first.toml").read_text()
+    assert "# my own words" in text
+    assert "# as in the paper" in text
+    assert load(workspace.recipes / "first.toml").training.learning_rate == 3e-4
+
+
+async def test_undo_puts_the_value_back(workspace):
+    app = FinetuiApp(workspace, start="recipe")
+    async with app.run_test(size=(120, 36)) as pilot:
+        pane = await opened(app, pilot)
+        pane.query_one(FormList).go_to("data.packing")
+        await pilot.press("space")
+        await until(pilot, lambda: pane.edits.value.data.packing)
+        await pilot.press("u")
+        await until(pilot, lambda: not pane.edits.value.data.packing)
+        await pilot.press("ctrl+r")
+        await until(pilot, lambda: pane.edits.value.data.packing)
+        await pilot.press("x")
+        await until(pilot, lambda: not pane.edits.value.data.packing)
+
+
+async def test_an_error_blocks_the_launch_and_shows_its_field(workspace):
+    app = FinetuiApp(workspace, start="recipe")
+    async with app.run_test(size=(120, 36)) as pilot:
+        pane = await opened(app, pilot)
+        await pilot.press("r")
+        errors = [remark for remark in pane.advice if remark.severity == "error"]
+        assert errors  # the model's folder is not there
+        await until(pilot, lambda: pane.query_one(FormList).current.id == errors[0].field)
+        assert not isinstance(app.screen, Confirm)
+
+
+async def test_a_launch_asks_once_and_leads_to_the_train_screen(workspace, monkeypatch):
+    started = []
+
+    def begin(_, recipe):
+        started.append(recipe.name)
+        job = Job(workspace.jobs / "20261122-000000-train-first")
+        job.path.mkdir(parents=True)
+        (job.path / "spec.toml").write_text('kind = "train"\n')
+        return job
+
+    monkeypatch.setattr(start, "start_training", begin)
+    app = FinetuiApp(workspace, start="recipe")
+    async with app.run_test(size=(120, 36)) as pilot:
+        pane = await opened(app, pilot)
+        monkeypatch.setattr("finetui.tui.screens.recipe.advise", lambda *_: [])
+        await pilot.press("r")
+        await until(pilot, lambda: isinstance(app.screen, Confirm))
+        assert started == []
+        await pilot.press("y")
+        await until(pilot, lambda: app.mode == "train")
+        assert started == ["first"]
+        assert pane is not app.pane
+        await until(pilot, lambda: app.pane.job is not None)
+
+
+async def test_a_data_file_from_another_screen_begins_a_new_recipe(workspace):
+    request = OpenRecipe(data=workspace.datasets / "rows.jsonl")
+    app = FinetuiApp(workspace, start="recipe", request=request)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: app.pane and app.pane.edits.value.name == "rows")
+        assert app.pane.edits.value.data.train == ("datasets/rows.jsonl",)
+        assert app.pane.path is None
+
+
+async def test_a_recipe_that_does_not_read_is_named_with_its_line(workspace):
+    broken = workspace.recipes / "broken.toml"
+    broken.write_text("name = 3\n")
+    app = FinetuiApp(workspace, start="recipe", request=OpenRecipe(path=broken))
+    async with app.run_test(size=(120, 36), notifications=True) as pilot:
+        await until(pilot, lambda: app._notifications)
+        told = [notice.message for notice in app._notifications]
+        assert any("broken.toml:1" in text for text in told)
