@@ -1,9 +1,10 @@
 """Pictures of the running program: a pty, a screen model, and Pillow (needs the dev extra).
 
-    python scripts/screenshots.py docs/images                     # the README's pictures
-    python scripts/screenshots.py OUT.png --size 80x24 --keys "1 wait:tickets enter" -- PATH
+    python scripts/screenshots.py docs/images --workspace PATH    # all scenes of the README
+    python scripts/screenshots.py one.png --size 80x24 --keys "1 wait:rows enter" --workspace PATH
 
-Braille dots are drawn by hand, because few fonts hold them in a fixed width.
+In --keys a word is a key; ``wait:text`` waits for it and ``type:text`` types it, with ``~`` for a
+space. Braille dots are drawn by hand, because few fonts hold them in a fixed width.
 """
 
 from __future__ import annotations
@@ -109,11 +110,25 @@ def _braille(
             draw.rectangle((x - 1, y - 1, x, y), fill=ink)
 
 
-def _run(out: Path, command: list[str], size: tuple[int, int], keys: str, env: list[str]) -> None:
-    pairs = dict(pair.split("=", 1) for pair in env)
-    with Terminal(command, size=size, env=pairs) as terminal:
+DIRTY = "1 wait:rows shift+tab shift+tab down down down down enter wait:tickets_dirty.jsonl~·"
+# name, size and keys of the README's pictures; the workspace is one in which the demo ran.
+SCENES = (
+    ("home", "120x36", "wait:Next"),
+    ("data", "120x36", f"{DIRTY} c wait:duplicate n n n n n t wait:trained"),
+    ("data-80x24", "80x24", f"{DIRTY} j j"),
+    ("recipe", "120x36", "2 wait:learning"),
+    ("train", "120x36", "3 wait:loss"),
+    ("evaluate", "120x36", "4 wait:Evaluate"),
+    ("rate", "120x36", "5 wait:Rate"),
+    ("help", "120x36", "1 wait:rows ? wait:Edit"),
+)
+
+
+def _take(out: Path, command: list[str], size: str, keys: str) -> None:
+    columns, _, rows = size.partition("x")
+    with Terminal(command, size=(int(columns), int(rows))) as terminal:
         terminal.wait_for("finetui")
-        terminal.settle(0.6)
+        terminal.settle(0.8)
         for key in keys.split():
             if key.startswith("wait:"):
                 terminal.wait_for(key[5:].replace("~", " "))
@@ -121,25 +136,28 @@ def _run(out: Path, command: list[str], size: tuple[int, int], keys: str, env: l
                 terminal.type(key[5:].replace("~", " "))
             else:
                 terminal.press(key)
-            terminal.settle(0.4)
+            terminal.settle(0.3)
         out.parent.mkdir(parents=True, exist_ok=True)
         picture(terminal).save(out)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("out", type=Path)
+    parser.add_argument("out", type=Path, help="a .png, or a folder for all scenes")
     parser.add_argument("--size", default="120x36")
     parser.add_argument("--keys", default="")
-    parser.add_argument("--env", action="append", default=[])
+    parser.add_argument("--workspace", type=Path)
     parser.add_argument("--command", default=f"{sys.executable} -m finetui")
-    parser.add_argument("rest", nargs="*")
     given = parser.parse_args()
-    columns, _, rows = given.size.partition("x")
-    command = [*given.command.split(), *given.rest]
-    _run(given.out, command, (int(columns), int(rows)), given.keys, given.env)
+    command = [*given.command.split(), *([str(given.workspace)] if given.workspace else [])]
+    if given.out.suffix == ".png":
+        _take(given.out, command, given.size, given.keys)
+        return
+    for name, size, keys in SCENES:
+        _take(given.out / f"{name}.png", command, size, keys)
+        print(given.out / f"{name}.png")
 
 
 if __name__ == "__main__":

@@ -52,6 +52,12 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     return model
 
 
+def load_model(folder: Path) -> LlamaForCausalLM:
+    """The model in `folder`, in float32 and ready to train."""
+    model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+    return model.train()
+
+
 def chat_text(chat: Chat) -> str:
     """The chat template's result, without Jinja: 4000 chats a pool make that worth it."""
     return "".join(f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>\n" for m in chat)
@@ -229,6 +235,7 @@ def train(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder with the tokenizer")
+    parser.add_argument("--start", type=Path, help="go on from this model, with a new warm-up")
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
@@ -236,7 +243,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     tokenizer = AutoTokenizer.from_pretrained(args.out, local_files_only=True)
-    model = build_model(tokenizer)
+    model = load_model(args.start) if args.start else build_model(tokenizer)
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters", flush=True)
     train(model, tokenizer, args.out, args.steps, args.seed)
 

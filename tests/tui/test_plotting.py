@@ -31,6 +31,18 @@ def test_columns_hold_the_extremes_and_the_mean_of_every_point(count: int) -> No
     assert max(spans) < 100
 
 
+def test_columns_summed_up_bit_by_bit_are_those_summed_up_at_once() -> None:
+    chance = random.Random(5)
+    values = [chance.choice([chance.uniform(-1, 1), math.nan]) for _ in range(9000)]
+    grown = Buckets()
+    for x, y in enumerate(values):
+        grown.add(x, y)
+        if x % 37 == 0:
+            grown.columns(120, plotting.x_per_column(grown.last_x, 120, None))
+    per = plotting.x_per_column(grown.last_x, 120, None)
+    assert grown.columns(120, per) == filled(values).columns(120, per)
+
+
 def test_the_store_stays_small_whatever_comes() -> None:
     buckets = filled([1.0] * 100_000)
     assert len(buckets.low) <= BUCKETS
@@ -61,7 +73,7 @@ def test_without_an_end_the_picture_fills_half_to_all_of_the_width(last: float) 
 
 def test_one_more_point_moves_no_other_column() -> None:
     buckets = filled([float(number % 7) for number in range(999)])
-    before = buckets.columns(200, plotting.x_per_column(buckets.last_x, 200, None))
+    before = dict(buckets.columns(200, plotting.x_per_column(buckets.last_x, 200, None)))
     buckets.add(999, 3.0)
     after = buckets.columns(200, plotting.x_per_column(buckets.last_x, 200, None))
     changed = [column for column in after if before.get(column) != after[column]]

@@ -68,7 +68,7 @@ def follow(job: Job, write: Write, once: bool = False) -> None:
                 write(clean(f"{time.strftime('%H:%M:%S', time.localtime(line.t))}  {line.text}"))
             told = fresh[-1].t if fresh else told
             now_figures = figures(snapshot)
-            if now_figures != last_figures and (over or time.monotonic() >= next_figures):
+            if now_figures not in ("", last_figures) and (over or time.monotonic() >= next_figures):
                 write(now_figures)
                 last_figures, next_figures = now_figures, time.monotonic() + _FIGURES_EVERY_S
         if over:

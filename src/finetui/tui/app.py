@@ -66,12 +66,12 @@ class FinetuiApp(TypeAhead):
     HORIZONTAL_BREAKPOINTS = [(0, "-tiny"), (60, "-narrow"), (100, "-normal"), (150, "-wide")]
     VERTICAL_BREAKPOINTS = [(0, "-flat"), (15, "-short"), (30, "-tall")]
 
-    mode: reactive[str] = reactive("", init=False)
-    devices: reactive[Any] = reactive(None)
+    mode: reactive[str] = reactive("", init=False, repaint=False)
+    devices: reactive[Any] = reactive(None, repaint=False)
     """The newest jobs.devices.DeviceSample; panes watch it."""
-    jobs: reactive[tuple[Any, ...]] = reactive(())
+    jobs: reactive[tuple[Any, ...]] = reactive((), repaint=False)
     """The newest lookout.JobLine of each job, newest job first; panes watch it."""
-    loop: reactive[Any] = reactive(None)
+    loop: reactive[Any] = reactive(None, repaint=False)
     """Where the loop stands (loop.Loop); home watches it."""
 
     def __init__(

@@ -52,7 +52,7 @@ class DataPane(RepairPane, SearchPane, VersionsPane):
     )
     DEFAULT_CSS = """
     DataPane { layout: horizontal; }
-    DataPane #left { width: 34; height: 1fr; }
+    DataPane #left { width: 36; height: 1fr; }
     DataPane #right { width: 1fr; height: 1fr; }
     DataPane #files { height: 2fr; }
     DataPane #findings { height: 3fr; }

@@ -294,7 +294,8 @@ class RowsPane(ModePane):
             self._tokenizer = load_chat_tokenizer(folder)
         try:
             record = file.data.record(row)
-        except (RowError, RecordError):
+        except (RowError, RecordError) as error:
+            self.post_message(Tokenised(row, caption=f"cannot be trained on: {error}"))
             return
         if not worker.is_cancelled:
             data_work.tokenise(row, record, self._tokenizer, self.post_message)

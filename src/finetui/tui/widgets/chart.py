@@ -113,6 +113,7 @@ class BrailleChart(Widget, can_focus=True):
         self._cells: list[list[Cell]] = []
         self._styles: dict[str, Style] = {}
         self._per_column = 1.0
+        self._columns = 1
         self.lines: list[Line] = []
         self._series: dict[str, Buckets] = {}
         self._taken: dict[str, int] = {}
@@ -243,6 +244,7 @@ class BrailleChart(Widget, can_focus=True):
         canvas = Canvas(width - margin, rows, self.ascii)
         last = max([0.0, *(self._series[line.name].last_x for line in self.lines)])
         self._per_column = x_per_column(last, canvas.columns, self._end)
+        self._columns = canvas.columns
         overlay = self._plot(canvas, scale)
         lines = [self._legend(width)]
         for y in range(rows):
@@ -254,18 +256,15 @@ class BrailleChart(Widget, can_focus=True):
         return lines
 
     def _scale(self, rows: int) -> Scale:
-        lows = [low for line in self.lines for low in self._series[line.name].low if low < math.inf]
-        highs = [
-            high for line in self.lines for high in self._series[line.name].high if high > -math.inf
-        ]
-        if not lows:
+        series = [self._series[line.name] for line in self.lines]
+        low = min((found.least for found in series), default=math.inf)
+        high = max((found.most for found in series), default=-math.inf)
+        if low > high:
             return linear_scale(self.low or 0.0, self.high or 1.0, 3)
-        low, high = min(lows), max(highs)
         ticks = max(2, min(6, rows // 3 + 1))
-        if self.logarithmic:
-            positive = [value for value in lows if value > 0]
-            if positive:
-                return log_scale(min(positive), max(high, min(positive)), ticks)
+        positive = min((found.least_positive for found in series), default=math.inf)
+        if self.logarithmic and positive < math.inf:
+            return log_scale(positive, max(high, positive), ticks)
         low = min(low, self.low) if self.low is not None else low
         high = max(high, self.high) if self.high is not None else high
         found = linear_scale(low, high, ticks)
@@ -369,11 +368,14 @@ class BrailleChart(Widget, can_focus=True):
             return "–"
         value = buckets.last
         if self._mark is not None:
-            per = self._per_column * (1 if self.ascii else 2)
-            span = buckets.columns(1 << 30, per).get(self._mark)
-            if span is None:
+            spans = buckets.columns(self._columns, self._per_column)
+            across = 1 if self.ascii else 2
+            end = (self._mark + 1) * across
+            start = 0 if line.points else self._mark * across  # the newest point until there
+            found = [spans[column] for column in range(start, end) if column in spans]
+            if not found:
                 return "–"
-            value = span.mean
+            value = found[-1].mean
         if not math.isfinite(value):
             return "NaN"
         return self.form(value) if self.form else f"{value:.4g}"

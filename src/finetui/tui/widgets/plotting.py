@@ -7,6 +7,7 @@ import math
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from operator import add
 
 BUCKETS = 4096
 """More than twice the dot columns of any terminal, so every width can be made of whole buckets."""
@@ -40,6 +41,8 @@ class Buckets:
     """A whole series in at most BUCKETS buckets of a power-of-two width; O(1) an added point.
 
     x is a step or a time, not negative; it may come back to earlier values (a resumed run).
+    ``least``, ``most`` and ``least_positive`` are over all finite values; infinite while there
+    are none.
     """
 
     def __init__(self) -> None:
@@ -51,58 +54,90 @@ class Buckets:
         self.bad = array("l")
         self.last_x = 0.0
         self.last = math.nan
+        self.least = math.inf
+        self.most = -math.inf
+        self.least_positive = math.inf
+        self._spans: dict[int, Span] = {}
+        self._spans_for = (0, 0.0)
+        self._fresh_from = 0
 
     def add(self, x: float, y: float | None) -> None:
         index = self._reach(max(0.0, x))
+        self._fresh_from = min(self._fresh_from, index)
         self.last_x = max(self.last_x, x)
         if y is None or not math.isfinite(y):
             self.bad[index] += 1
             self.last = math.nan
             return
         self.last = y
-        self.low[index] = min(self.low[index], y)
-        self.high[index] = max(self.high[index], y)
-        self.total[index] += y
         self.count[index] += 1
+        self.total[index] += y
+        if y < self.low[index]:
+            self.low[index] = y
+            self.least = min(self.least, y)
+            if y > 0:
+                self.least_positive = min(self.least_positive, y)
+        if y > self.high[index]:
+            self.high[index] = y
+            self.most = max(self.most, y)
+        if 0 < y < self.least_positive:
+            self.least_positive = y
 
     def _reach(self, x: float) -> int:
+        """The bucket of an x; makes the buckets up to it, or makes all of them wider."""
+        index = int(x / self.width)
+        if index < len(self.low):
+            return index
         while x / self.width >= BUCKETS:
             self._halve()
         index = int(x / self.width)
-        missing = index + 1 - len(self.low)
+        self._lengthen(index + 1 - len(self.low))
+        return index
+
+    def _lengthen(self, missing: int) -> None:
         if missing > 0:
             self.low.extend([math.inf] * missing)
             self.high.extend([-math.inf] * missing)
             self.total.extend([0.0] * missing)
             self.count.extend([0] * missing)
             self.bad.extend([0] * missing)
-        return index
 
     def _halve(self) -> None:
         """Join neighbours: half the buckets, twice as wide."""
-        if len(self.low) % 2:
-            self._reach(len(self.low) * self.width)
+        self._lengthen(len(self.low) % 2)
         self.low = array("d", map(min, self.low[::2], self.low[1::2]))
         self.high = array("d", map(max, self.high[::2], self.high[1::2]))
-        self.total = array(
-            "d", (a + b for a, b in zip(self.total[::2], self.total[1::2], strict=False))
-        )
-        self.count = array(
-            "l", (a + b for a, b in zip(self.count[::2], self.count[1::2], strict=False))
-        )
-        self.bad = array("l", (a + b for a, b in zip(self.bad[::2], self.bad[1::2], strict=False)))
+        self.total = array("d", map(add, self.total[::2], self.total[1::2]))
+        self.count = array("l", map(add, self.count[::2], self.count[1::2]))
+        self.bad = array("l", map(add, self.bad[::2], self.bad[1::2]))
         self.width *= 2
+        self._fresh_from = 0
 
     def columns(self, count: int, per_column: float) -> dict[int, Span]:
-        """The series in columns of ``per_column`` x units; only columns that hold something."""
-        spans: dict[int, Span] = {}
-        for index, (low, high, total, points, bad) in enumerate(
-            zip(self.low, self.high, self.total, self.count, self.bad, strict=False)
-        ):
-            if points or bad:
-                column = min(count - 1, int(index * self.width / per_column))
-                spans.setdefault(column, Span()).add(low, high, total, points, bad)
-        return spans
+        """The series in columns of ``per_column`` x units; only columns that hold something.
+
+        Columns that no point came to since the last call are not summed up again.
+        """
+        if self._spans_for != (count, per_column):
+            self._spans_for = (count, per_column)
+            self._spans, self._fresh_from = {}, 0
+        start = min(count - 1, int(self._fresh_from * self.width / per_column))
+        for column in [column for column in self._spans if column >= start]:
+            del self._spans[column]
+        for index in range(int(start * per_column / self.width), len(self.low)):
+            column = min(count - 1, int(index * self.width / per_column))
+            if column >= start and (self.count[index] or self.bad[index]):
+                self._add_to(column, index)
+        self._fresh_from = len(self.low)
+        return self._spans
+
+    def _add_to(self, column: int, index: int) -> None:
+        span = self._spans.get(column)
+        if span is None:
+            span = self._spans[column] = Span()
+        span.add(
+            self.low[index], self.high[index], self.total[index], self.count[index], self.bad[index]
+        )
 
 
 def x_per_column(last_x: float, columns: int, end: float | None) -> float:

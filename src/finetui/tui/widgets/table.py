@@ -307,8 +307,11 @@ class VirtualTable(ScrollView, can_focus=True):
             style = toned if column.tone else text
             if place:
                 segments.append(Segment(" " * _GAP, ground))
-            segments.append(Segment(fit_cell(value, cell, column.align), style))
-        return Strip(segments).adjust_cell_length(width, ground)
+            words = fit_cell(value, cell, column.align)
+            bare = words.rstrip()
+            segments.append(Segment(bare, style))
+            segments.append(Segment(words[len(bare) :], ground))  # air is not struck through
+        return Strip(segments).simplify().adjust_cell_length(width, ground)
 
     def _toned(self, tone: Tone, ground: Style, under: bool) -> Style:
         """The tone's colour on the row's ground; under the cursor only its attributes."""
