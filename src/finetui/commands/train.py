@@ -7,10 +7,12 @@ from pathlib import Path
 
 from finetui import start
 from finetui.commands import console, watch
+from finetui.display import size
 from finetui.errors import UserError
 from finetui.recipe.advice import Advice
 from finetui.recipe.field import FieldError
 from finetui.recipe.files import load
+from finetui.recipe.forecast import Plan, plan
 from finetui.recipe.schema import Recipe, with_value
 from finetui.workspace import Workspace
 
@@ -33,10 +35,11 @@ def parser() -> argparse.ArgumentParser:
 def run(arguments: argparse.Namespace) -> int:
     workspace = console.workspace_of(arguments)
     recipe = changed(load(recipe_file(workspace, arguments.recipe)), arguments.set)
-    _, advice = start.check_recipe(workspace, recipe)
+    facts, advice = start.check_recipe(workspace, recipe)
     for found in advice:
         console.say(line(found))
     if arguments.dry_run:
+        tell_forecast(plan(recipe, facts))
         return 1 if any(found.severity == "error" for found in advice) else 0
     job = start.start_training(workspace, recipe)
     console.say(f"started {job.id}; it goes on when this terminal closes")
@@ -51,6 +54,21 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         watch.follow(job, console.out)
     return watch.ended(job)
+
+
+def tell_forecast(forecast: Plan) -> None:
+    """What the run would take; unknown figures are left out."""
+    about = "" if forecast.exact else "about "
+    if forecast.steps is not None:
+        console.out(f"steps    {forecast.steps:,}")
+    if forecast.tokens is not None:
+        console.out(f"tokens   {about}{forecast.tokens:,}")
+    if forecast.adapter_parameters is not None:
+        console.out(f"adapter  {forecast.adapter_parameters:,} parameters")
+    if forecast.peak_bytes_low is not None and forecast.peak_bytes_high is not None:
+        console.out(f"memory   {size(forecast.peak_bytes_low)} to {size(forecast.peak_bytes_high)}")
+    if forecast.disk_bytes is not None:
+        console.out(f"disk     {size(forecast.disk_bytes)}")
 
 
 def recipe_file(workspace: Workspace, name: str) -> Path:

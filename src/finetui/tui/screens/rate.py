@@ -302,7 +302,7 @@ class RatePane(ModePane):
             return
         self.report = message.report
         page = self.query_one("#report", VerticalScroll)
-        width = max(40, self.size.width - 8)
+        width = max(40, self.size.width - 12)
         self.query_one("#report-head", TextPanel).show(rate_view.report_head(self.report, width))
         self.query_one("#report-plot", TextPanel).show(Content(message.plot))
         self.query_one("#report-body", TextPanel).show(rate_view.report_body(message.text))
