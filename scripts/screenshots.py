@@ -1,6 +1,6 @@
 """Pictures of the running program: a pty, a screen model, and Pillow (needs the dev extra).
 
-    python scripts/screenshots.py docs/images --workspace PATH    # all scenes of the README
+    python scripts/screenshots.py docs/pictures --workspace PATH    # all scenes of the README
     python scripts/screenshots.py one.png --size 80x24 --keys "1 wait:rows enter" --workspace PATH
 
 In --keys a word is a key; ``wait:text`` waits for it and ``type:text`` types it, with ``~`` for a
@@ -117,9 +117,9 @@ SCENES = (
     ("data", "120x36", f"{DIRTY} c wait:duplicate n n n n n t wait:trained"),
     ("data-80x24", "80x24", f"{DIRTY} j j"),
     ("recipe", "120x36", "2 wait:learning"),
-    ("train", "120x36", "3 wait:loss"),
+    ("train", "120x36", "3 wait:triage-lora down enter wait:eval wait:grad"),
     ("evaluate", "120x36", "4 wait:Evaluate"),
-    ("rate", "120x36", "5 wait:Rate"),
+    ("rate", "120x36", "5 wait:demo enter wait:right"),
     ("help", "120x36", "1 wait:rows ? wait:Edit"),
 )
 

@@ -6,7 +6,7 @@ import unicodedata
 
 import pytest
 
-from finetui.display import clean, clean_block, duration, has_unsafe, plural, size
+from finetui.display import clean, clean_block, duration, has_unsafe, plural, size, span
 
 HOSTILE = {
     "colour": "\x1b[31mred",
@@ -53,3 +53,11 @@ def test_figures_for_people() -> None:
     assert (plural(1, "row"), plural(12408, "row")) == ("1 row", "12,408 rows")
     assert (size(512), size(6.9 * 2**20), size(3 * 2**40)) == ("512 B", "6.9 MiB", "3.0 TiB")
     assert (duration(45), duration(200), duration(4320)) == ("45 s", "3m20", "1h12")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.4, "0 s"), (59.6, "1 min 0 s"), (185, "3 min 5 s"), (7800, "2 h 10 min"), (9e4, "1 d 1 h")],
+)
+def test_durations_read_as_people_say_them(seconds: float, text: str) -> None:
+    assert span(seconds) == text

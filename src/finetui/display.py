@@ -69,8 +69,20 @@ def size(count: float) -> str:
     return f"{count:.1f} TiB"
 
 
+def span(seconds: float) -> str:
+    """A length of time in a sentence: ``45 s``, ``3 min 5 s``, ``2 h 10 min``, ``1 d 1 h``."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    if whole < 86_400:
+        return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return f"{whole // 86_400} d {whole % 86_400 // 3600} h"
+
+
 def duration(seconds: float) -> str:
-    """Seconds for people: ``45 s``, ``3m20``, ``1h12``."""
+    """A length of time in little room: ``45 s``, ``3m20``, ``1h12``."""
     whole = max(0, round(seconds))
     if whole < 60:
         return f"{whole} s"

@@ -7,7 +7,7 @@ import pytest
 
 from finetui.jobs import heartbeat, locks, procfs
 from finetui.jobs.folder import ExitRecord, Process, ProcRecord, create
-from finetui.jobs.liveness import duration, state
+from finetui.jobs.liveness import state
 
 NOW = 1_790_000_000.0
 GONE = Process(999_999_999, 1)
@@ -200,11 +200,3 @@ def test_the_memory_counters_come_from_the_kernel(tmp_path, monkeypatch):
     (tmp_path / "cgroup/memory/a").mkdir(parents=True)
     (tmp_path / "cgroup/memory/a/memory.oom_control").write_text("under_oom 0\noom_kill 3\n")
     assert procfs.cgroup_oom_kills() == 3
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0.4, "0 s"), (59.6, "1 min 0 s"), (185, "3 min 5 s"), (7800, "2 h 10 min"), (9e4, "1 d 1 h")],
-)
-def test_durations_read_as_people_say_them(seconds, text):
-    assert duration(seconds) == text

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from finetui.display import span
 from finetui.jobs import heartbeat, locks, procfs
 from finetui.jobs.folder import ExitRecord, Job, ProcRecord, read_json
 
@@ -72,18 +73,6 @@ def recorded_end(job: Job) -> JobState | None:
     return None
 
 
-def duration(seconds: float) -> str:
-    """Return a length of time in at most two units: "45 s", "3 min 5 s", "2 h 10 min"."""
-    total = max(0, round(seconds))
-    if total < 60:
-        return f"{total} s"
-    if total < 3600:
-        return f"{total // 60} min {total % 60} s"
-    if total < 86_400:
-        return f"{total // 3600} h {total % 3600 // 60} min"
-    return f"{total // 86_400} d {total % 86_400 // 3600} h"
-
-
 def _by_processes(job: Job, proc: ProcRecord | None, clock: Callable[[], float]) -> JobState:
     if locks.is_held(job.launch_lock):
         return JobState("starting", "being started")
@@ -115,7 +104,7 @@ def _without_proc(job: Job, clock: Callable[[], float]) -> JobState:
 
 def _elsewhere(job: Job, proc: ProcRecord, clock: Callable[[], float]) -> JobState:
     beat = heartbeat.read(job.heartbeat)
-    seen = f"; last sign of life {duration(clock() - beat.t)} ago" if beat else ""
+    seen = f"; last sign of life {span(clock() - beat.t)} ago" if beat else ""
     text = f"it was started on {proc.host}, which cannot be asked from here{seen}"
     return JobState("unknown", text, proc.t)
 
@@ -128,7 +117,7 @@ def _by_heartbeat(job: Job, proc: ProcRecord | None, clock: Callable[[], float])
     silence = clock() - beat.t
     if silence > beat.limit:
         text = (
-            f"no sign of life for {duration(silence)} at step {beat.step}; "
+            f"no sign of life for {span(silence)} at step {beat.step}; "
             "the process still exists and was left alone"
         )
         return JobState("stalled", text, beat.t)

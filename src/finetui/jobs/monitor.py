@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
+from finetui.display import span
 from finetui.jobs import logs
 from finetui.jobs.events import Event, EventTail
 from finetui.jobs.folder import Job
-from finetui.jobs.liveness import JobState, duration, state
+from finetui.jobs.liveness import JobState, state
 from finetui.jobs.series import MinMaxPyramid, Series, SeriesBuilder
 
 CURVES = ("loss", "eval_loss", "lr", "grad_norm", "tokens_per_s", "memory")
@@ -385,7 +386,7 @@ class _Facts:
         self.figures["progress"] = None
         reason = str(event.get("reason", ""))
         level = {"finished": "good", "failed": "error"}.get(reason, "warning")
-        took = duration(self.elapsed(None))
+        took = span(self.elapsed(None))
         self._say(t, level, f"{reason} after {took}")
 
 
