@@ -169,6 +169,8 @@ def test_a_recipe_that_cannot_run_starts_nothing_and_says_which_field(workspace:
 
 
 def test_rate_without_sessions_says_how_to_make_one(workspace: Workspace) -> None:
+    for place in (("-w", str(workspace.root), "report"), ("report", "-w", str(workspace.root))):
+        assert "finetui rate prepare" in finetui("rate", *place).stderr
     done = finetui("rate", "report", cwd=workspace.root)
     assert done.returncode == CANNOT and "finetui rate prepare" in done.stderr
 

@@ -29,11 +29,20 @@ def parser(
     if json:
         made.add_argument("--json", action="store_true", help="one JSON value a line, for scripts")
     if workspace:
-        made.add_argument(
-            "-w", "--workspace", type=Path, default=Path(), metavar="PATH",
-            help="a folder inside the workspace (default: here)",
-        )  # fmt: skip
+        add_workspace(made, Path())
     return made
+
+
+def add_workspace(made: argparse.ArgumentParser, default: Path | str) -> None:
+    """The option that says where; a sub-command passes SUPPRESS, its parent has the default."""
+    made.add_argument(
+        "-w",
+        "--workspace",
+        type=Path,
+        default=default,
+        metavar="PATH",
+        help="a folder inside the workspace (default: here)",
+    )
 
 
 def workspace_of(arguments: argparse.Namespace) -> Workspace:

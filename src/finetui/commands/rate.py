@@ -37,6 +37,8 @@ def parser() -> argparse.ArgumentParser:
     report.add_argument("--markdown", action="store_true")
     export = verbs.add_parser("export", help="preferences as training data, once unsealed")
     _session(export)
+    for verb in verbs.choices.values():
+        console.add_workspace(verb, argparse.SUPPRESS)
     export.add_argument("--to", type=Path, metavar="FOLDER", help="default: datasets/rated-SESSION")
     return made
 
