@@ -90,7 +90,7 @@ def test_check_prints_one_finding_a_line_and_the_summary_last(workspace: Workspa
     assert (double["line"], "line 4" in double["message"]) == (10, True)
     summary = last["summary"]
     assert (summary["rows"], summary["shape"]) == (40, "chat")
-    assert summary["checks"] == {"malformed-json": 1, "duplicate": 1}
+    assert summary["checks"] == {"malformed-json": 1, "duplicate": 1, "too-few-rows": 1}
 
 
 def test_check_of_a_good_file_is_good_and_of_a_missing_one_cannot_run(workspace: Workspace) -> None:
@@ -134,7 +134,7 @@ def test_split_of_unreadable_rows_asks_before_it_leaves_them_out(workspace: Work
     refused = finetui("split", bad, "-w", str(workspace.root))
     assert refused.returncode == CANNOT and "7" in refused.stderr
     assert finetui("split", bad, "--skip-malformed", "-w", str(workspace.root)).returncode == GOOD
-    nonsense = finetui("split", bad, "--fractions", "80/20", "-w", str(workspace.root))
+    nonsense = finetui("split", bad, "--fractions", "80", "-w", str(workspace.root))
     assert nonsense.returncode == CANNOT and "80/10/10" in nonsense.stderr
 
 

@@ -9,11 +9,16 @@ from pathlib import Path
 import pytest
 
 from finetui import start
+from finetui.data import gate
 from finetui.data.dataset import open_dataset
+from finetui.data.split import SplitSpec, near_groups
+from finetui.data.versions import write_version
 from finetui.errors import UserError
 from finetui.jobs.devices import DeviceSample, Gpu
 from finetui.jobs.folder import create as create_job
-from finetui.workspace import Workspace, create
+from finetui.recipe.files import load
+from finetui.recipe.schema import Recipe, with_value
+from finetui.workspace import Workspace, create, create_sample
 
 
 @pytest.fixture
@@ -66,3 +71,71 @@ def test_the_advice_hears_of_the_gpu_with_the_most_free_memory() -> None:
     assert (facts.gpus, facts.gpu_total, facts.gpu_free, facts.host_free) == (2, 100, 80, 54)
     without = start.machine_facts(DeviceSample((), None, "no NVIDIA driver found", 10, 64, 5.0))
     assert (without.gpus, without.gpu_free, without.host_free) == (0, None, 54)
+
+
+@pytest.fixture
+def sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    """The sample workspace, where jobs are made but never launched."""
+    monkeypatch.setattr(start, "launch", lambda job: None)
+    return create_sample(tmp_path / "sample")
+
+
+def recipe(workspace: Workspace, **fields: str) -> Recipe:
+    made = load(workspace.recipes / "triage-lora.toml")
+    for field, text in fields.items():
+        made = with_value(made, field.replace("__", "."), text)
+    return made
+
+
+def test_the_sample_recipe_passes_the_leak_gate(sample: Workspace) -> None:
+    job = start.start_training(sample, recipe(sample))
+    manifest = job.manifest()
+    assert manifest["accepted_leaks"] == [] and manifest["versions"] == {}
+
+
+def test_a_leak_keeps_a_run_from_starting_until_it_is_accepted_in_writing(
+    sample: Workspace,
+) -> None:
+    leaky = recipe(sample, data__train="datasets/tickets_dirty.jsonl")
+    with pytest.raises(UserError, match="6 training rows leak") as caught:
+        start.start_training(sample, leaky)
+    assert "finetui accept-leak datasets/tickets_dirty.jsonl" in str(caught.value)
+    assert start.list_jobs(sample.jobs) == []
+    held_out = sample.datasets / "tickets_heldout.jsonl"
+    train = sample.datasets / "tickets_dirty.jsonl"
+    gate.accept(sample, train, held_out, start.leak_gate(sample, leaky).closed_by, "a drill")
+    (word,) = start.start_training(sample, leaky).manifest()["accepted_leaks"]
+    assert (word["reason"], word["rows"]) == ("a drill", 6) and word["who"] and word["time"]
+
+
+def test_a_leak_is_mended_by_leaving_its_rows_out(sample: Workspace) -> None:
+    leaky = recipe(sample, data__train="datasets/tickets_dirty.jsonl")
+    assert gate.mend(sample, start.leak_gate(sample, leaky).closed_by) == 6
+    assert start.start_training(sample, leaky).manifest()["accepted_leaks"] == []
+
+
+def test_general_rows_and_the_suite_are_guarded_too(sample: Workspace) -> None:
+    general = "datasets/copy.jsonl"
+    check = (sample.datasets / "general_check.jsonl").read_bytes()
+    (sample.datasets / "copy.jsonl").write_bytes(check)
+    leaky = recipe(sample, data__general=general)
+    with pytest.raises(UserError, match=r"copy\.jsonl:1 is the same row as"):
+        start.start_training(sample, leaky)
+    unused = recipe(sample, data__general=general, data__general_share="0")
+    assert start.leak_gate(sample, unused).open
+
+
+def test_a_version_knows_the_runs_that_used_it(sample: Workspace) -> None:
+    with open_dataset(sample.datasets / "tickets.jsonl", sample) as rows:
+        spec, alike = near_groups([rows], SplitSpec(seed=1))
+        one = write_version(rows, sample, spec=spec, alike=alike)
+        two = write_version(rows, sample, spec=SplitSpec(seed=2))
+    files = {
+        "data__train": str(one.file("train")),
+        "data__eval": sample.relative(one.file("test")),
+    }
+    job = start.start_training(sample, recipe(sample, **files))
+    assert set(job.manifest()["versions"].values()) == {one.id}
+    assert start.used_by(sample, one) == [job] and start.used_by(sample, two) == []
+    answered = start.start_generation(sample, str(sample.root / "model"), str(two.file("test")))
+    assert start.used_by(sample, two) == [answered]

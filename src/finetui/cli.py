@@ -19,7 +19,21 @@ GOOD, FOUND, CANNOT = 0, 1, 2
 COMMANDS: dict[str, str] = {
     "init": "make a workspace here or at PATH",
     "check": "look for faults in data sets",
+    "duplicates": "find rows that say nearly the same, and keep one of each",
+    "query": "find rows by a filter, by SQL, in another order",
+    "fix": "repair all rows that a check finds, as one step",
+    "edits": "list what was done to a data set; undo, redo, switch off",
+    "ready": "say whether a set is ready to train on, and what it costs",
+    "convert": "write data sets in another shape",
+    "feedback": "import failures from production and correct them",
+    "suggest": "ask a model for candidate rows, into the review queue",
+    "review": "accept or dismiss feedback and candidate rows",
+    "drift": "compare new data with a training set, and name the rows that differ",
     "split": "write a version split into train, validation and test",
+    "mix": "write a version with general data mixed in",
+    "versions": "list, compare and verify versions, with the runs that used them",
+    "leaks": "list the training rows that give held-out rows away",
+    "accept-leak": "let a leak stand, with the reason in writing",
     "train": "start a training run from a recipe",
     "jobs": "list the jobs with their states",
     "watch": "follow a job line by line",
@@ -42,7 +56,7 @@ commands:
 
 def usage() -> str:
     """The text of ``finetui --help``."""
-    return _USAGE + "".join(f"  {name:<10} {line}\n" for name, line in COMMANDS.items())
+    return _USAGE + "".join(f"  {name:<11} {line}\n" for name, line in COMMANDS.items())
 
 
 def run(argv: Sequence[str]) -> int:
@@ -75,7 +89,7 @@ def _dispatch(argv: list[str]) -> int:
         from finetui.commands import tui
 
         return tui.run(argv)
-    module = importlib.import_module(f"finetui.commands.{first}")
+    module = importlib.import_module(f"finetui.commands.{first.replace('-', '_')}")
     parser = module.parser()
     parser.prog = f"finetui {first}"
     return int(module.run(parser.parse_args(argv[1:])))

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from finetui.data import gate
 from finetui.data.dataset import journal_path
 from finetui.data.journal import Journal
+from finetui.data.versions import Version, version_of
 from finetui.errors import UserError
 from finetui.jobs.devices import DeviceReader, DeviceSample
 from finetui.jobs.folder import Job, create, find_job, list_jobs
@@ -47,10 +49,26 @@ def machine_facts(sample: DeviceSample | None) -> Facts:
     )
 
 
+def leak_gate(workspace: Workspace, recipe: Recipe) -> gate.Verdict:
+    """Whether what the recipe trains on gives away what it is measured on.
+
+    Raises UserError when a data file cannot be read.
+    """
+    full = resolve(recipe, workspace.root)
+    general = [full.data.general] if full.data.general_share > 0 else []
+    train = _there([*full.data.train, *general])
+    return gate.check(workspace, train, _there([full.data.eval, full.evaluation.suite]))
+
+
+def _there(files: Sequence[str]) -> list[Path]:
+    return [Path(file) for file in files if file and Path(file).is_file()]
+
+
 def start_training(workspace: Workspace, recipe: Recipe, name: str = "") -> Job:
     """Check a recipe, make its job folder and start it detached.
 
-    Raises UserError when the recipe has an error; warnings are recorded in the manifest.
+    Raises UserError when the recipe has an error, or held-out data leaks into the training data
+    and nobody has accepted that; warnings and accepted leaks are recorded in the manifest.
     """
     _, advice = check_recipe(workspace, recipe)
     errors = [found for found in advice if found.severity == "error"]
@@ -59,14 +77,20 @@ def start_training(workspace: Workspace, recipe: Recipe, name: str = "") -> Job:
         raise UserError(
             f"the recipe cannot run: {told}", recipe.name, "Mend it in the Recipe screen."
         )
+    verdict = leak_gate(workspace, recipe)
+    if not verdict.open:
+        raise verdict.error(workspace)
     full = resolve(recipe, workspace.root)
     spec = {"kind": "train", "name": name or recipe.name, "workspace": str(workspace.root),
             "recipe": to_spec(full)}  # fmt: skip
     files = [*full.data.train, full.data.eval, full.data.general, full.evaluation.suite]
     manifest = {
         **data_state(workspace, files),
+        "versions": data_versions(files),
+        "accepted_leaks": [word.as_dict() for word in verdict.acceptances],
         "warnings": [
-            f"{found.field}: {found.message}" for found in advice if found.severity == "warning"
+            *(f"{found.field}: {found.message}" for found in advice if found.severity == "warning"),
+            *(f"data.eval: {note}" for note in verdict.notes),
         ],
     }
     return _start(workspace, "train", name or recipe.name, spec, manifest)
@@ -169,6 +193,24 @@ def data_state(workspace: Workspace, files: Sequence[str]) -> dict[str, Any]:
         "data": {str(path): _sha256(path) for path in paths},
         "edits": {file: head for file, head in edits.items() if head},
     }
+
+
+def data_versions(files: Sequence[str]) -> dict[str, str]:
+    """The files that belong to a written version, each with the version's id."""
+    found = {str(path): version_of(path) for path in _there(files)}
+    return {path: version for path, version in found.items() if version}
+
+
+def used_by(workspace: Workspace, version: Version) -> list[Job]:
+    """The jobs that read a file of this version, newest first."""
+    return [job for job in list_jobs(workspace.jobs) if version.id in _versions_of(job)]
+
+
+def _versions_of(job: Job) -> set[str]:
+    """Ids of the versions a job read; told by the folder's name in jobs that say no more."""
+    manifest = job.manifest()
+    folders = {Path(path).parent.name for path in manifest.get("data") or {}}
+    return folders | set((manifest.get("versions") or {}).values())
 
 
 def _sha256(path: Path) -> str:

@@ -14,7 +14,10 @@ from finetui.errors import UserError
 
 MARKER = "finetui.toml"
 FOLDERS = ("datasets", "recipes", "jobs", "ratings", "versions", ".finetui")
-DATA_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
+DATA_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow")
+PACKED_SUFFIXES = (".gz", ".zst", ".xz", ".bz2")
+_SAVED = ("dataset_info.json", "state.json")  # in a folder that `datasets` wrote
+_HIDDEN_TRUTH = ".faults.json"  # what was planted in a sample set, for the tests
 _MARKER_TEXT = """\
 # This file marks a finetui workspace. Workspace settings go here.
 # theme = "finetui-dark"
@@ -53,8 +56,10 @@ class Workspace:
         return self.root / ".finetui"
 
     def dataset_files(self) -> list[Path]:
-        """The data sets the person brought, by name."""
-        return _files(self.datasets, DATA_SUFFIXES)
+        """The data sets the person brought, by name; packed ones and `datasets` folders too."""
+        if not self.datasets.is_dir():
+            return []
+        return sorted(path for path in self.datasets.iterdir() if _is_data(path))
 
     def version_files(self) -> list[Path]:
         """The data files of the written versions, newest version first."""
@@ -79,15 +84,17 @@ class Workspace:
         return path if path.is_absolute() else self.root / path
 
 
+def _is_data(path: Path) -> bool:
+    if path.is_dir():
+        return any((path / name).is_file() for name in _SAVED)
+    name = Path(path.stem) if path.suffix in PACKED_SUFFIXES else path
+    return name.suffix in DATA_SUFFIXES and not name.name.endswith(_HIDDEN_TRUTH)
+
+
 def _files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
     if not folder.is_dir():
         return []
-    hidden_truth = ".faults.json"
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix in suffixes and path.is_file() and not path.name.endswith(hidden_truth)
-    )
+    return sorted(path for path in folder.iterdir() if path.suffix in suffixes and path.is_file())
 
 
 def find(start: Path) -> Workspace | None:

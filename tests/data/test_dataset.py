@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from finetui import workspace
+from finetui.data import bulk
 from finetui.data.dataset import DataSet, journal_path, open_dataset
+from finetui.data.records import Shape
 from finetui.data.strict import RowError
 from finetui.errors import UserError
 from finetui.workspace import Workspace
@@ -180,13 +182,17 @@ def test_edits_stand_when_rows_were_only_added(space: Workspace, path: Path) -> 
         assert dataset.state(1).dropped and "edits stand" in dataset.notice
 
 
-def test_edits_never_land_on_other_rows_when_the_file_changed(space: Workspace, path: Path) -> None:
+def test_edits_go_with_their_rows_when_the_file_changed(space: Workspace, path: Path) -> None:
     with open_dataset(path, space) as dataset:
         dataset.edit(5, '{"prompt": "a", "completion": ""}')
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(lines[1:]))
-    with pytest.raises(UserError, match=r"row 6 is not what it was"):
-        open_dataset(path, space)
+    with open_dataset(path, space) as dataset:
+        assert dataset.changed_rows() == [4] and dataset.value(4) == {
+            "prompt": "a",
+            "completion": "",
+        }
+        assert "found again" in dataset.notice and not dataset.unplaced
 
 
 def test_a_file_that_changes_while_open_takes_no_edits(space: Workspace, path: Path) -> None:
@@ -234,3 +240,31 @@ def test_every_acknowledged_edit_survives_kill_9(space: Workspace, path: Path) -
         for row in range(acknowledged + 1):
             assert json.loads(dataset.text(row)) == {"prompt": "kept", "completion": str(row)}
         assert dataset.undo()
+
+
+def test_several_files_are_one_set_with_edits_of_its_own(space: Workspace, path: Path) -> None:
+    other = space.datasets / "b.jsonl"
+    other.write_text('{"prompt": "anna@x.org", "completion": "x"}\n' * 3)
+    with open_dataset([path, other], space) as both:
+        both.build_index()
+        assert both.rows == 203 and bulk.rows_with(both, "email") == [200, 201, 202]
+        both.drop([201])
+        assert bulk.apply(both, "email", [200, 201, 202]).count == 2
+    with open_dataset([path, other], space) as both:
+        both.build_index()
+        assert both.changed_rows() == [200, 201, 202]
+        assert both.value(202) == {"prompt": "[EMAIL_1]", "completion": "x"}
+    with open_dataset(other, space) as alone:
+        assert alone.changed_rows() == []
+
+
+def test_a_chosen_shape_is_kept_with_the_edits(space: Workspace, path: Path) -> None:
+    with open_dataset(path, space) as dataset:
+        assert dataset.shape is Shape.PROMPT_COMPLETION
+        dataset.choose_shape(Shape.TEXT)
+        assert dataset.shape is Shape.TEXT
+    with open_dataset(path, space) as dataset:
+        assert dataset.shape is Shape.TEXT and dataset.history() == []
+        dataset.choose_shape(None)
+    with open_dataset(path, space) as dataset:
+        assert dataset.shape is Shape.PROMPT_COMPLETION

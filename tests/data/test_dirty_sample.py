@@ -24,7 +24,7 @@ EXPECTED = {
     "malformed_cut_line": "malformed-json", "malformed_trailing_comma": "malformed-json",
     "malformed_single_quotes": "malformed-json", "malformed_two_objects": "malformed-json",
     "malformed_raw_control": "malformed-json", "malformed_no_json": "malformed-json",
-    "lone_surrogate": "malformed-json", "invalid_utf8": "invalid-utf8",
+    "lone_surrogate": "lone-surrogate", "invalid_utf8": "invalid-utf8",
     "card_number": "card", "phone_number": "phone", "email_address": "email",
     "aws_key": "secret", "private_key": "secret", "mojibake": "mojibake",
     "exact_duplicate": "duplicate", "reserialized_duplicate": "duplicate",

@@ -10,7 +10,7 @@ import pytest
 
 from finetui import workspace
 from finetui.data.dataset import DataSet, open_dataset
-from finetui.data.filter import filter_rows
+from finetui.data.filter import Surroundings, filter_rows
 from finetui.errors import UserError
 
 
@@ -101,3 +101,100 @@ def test_rows_of_a_csv_are_searched(tmp_path: Path) -> None:
     file.write_text("question,answer\nOne,x\nTwo,y\n")
     with open_dataset(file) as dataset:
         assert found(dataset, "two") == [1] == found(dataset, "line:3")
+
+
+# ---------------------------------------------------------------- the language
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> DataSet:
+    space = workspace.create(tmp_path / "mixed")
+    rows = [
+        {"id": 1, "meta": {"source": "web"}, "messages": [
+            {"role": "user", "content": "Charged twice (again)"},
+            {"role": "assistant", "content": '{"urgency": "high", "score": 7}'}]},
+        {"id": 2, "meta": {"source": "mail"}, "messages": [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": "Where is my refund? https://example.org/a"},
+            {"role": "assistant", "content": '{"urgency": "low", "score": 12}'}]},
+        {"id": 3, "meta": {"source": "web", "tags": ["vip", "new"]}, "messages": [
+            {"role": "user", "content": "refund or not"},
+            {"role": "assistant", "content": "I charged twice"}]},
+    ]  # fmt: skip
+    file = space.datasets / "m.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows) + "broken\n")
+    return open_dataset(file, space)
+
+
+@pytest.mark.parametrize(
+    ("text", "rows"),
+    [
+        ("id=2", [1]),
+        ("id!=2", [0, 2, 3]),
+        ("id>=2", [1, 2]),
+        ("meta.source=WEB", [0, 2]),
+        ("meta.tags.0=vip", [2]),
+        ("meta.source~ma", [1]),
+        ("answer.urgency=high", [0]),
+        ("answer.score>9", [1]),
+        ("turns>2", [1]),
+        ("length<30", [2]),
+        ("bytes>0 -is:malformed", [0, 1, 2]),
+        ("user:refund", [1, 2]),
+        ('user:"charged twice"', [0]),
+        ('assistant:"charged twice"', [2]),
+        ("-user:refund -is:malformed", [0]),
+        ("not user:refund -is:malformed", [0]),
+        ("user:refund source", [1, 2]),
+        ("id=1 or id=3", [0, 2]),
+        ("(id=1 or id=3) charged", [0, 2]),
+        ("(id=1 or id=3) -user:charged", [2]),
+        ("line:2-3", [1, 2]),
+        ("line:2-3 user:where", [1]),
+        ("https://example.org/a", [1]),
+        ('"(again)"', [0]),
+        ('"refund or not"', [2]),
+        ("/twice$|refund\\?/", [1]),
+        ('{"urgency', [0, 1]),
+        ("is:broken", [3]),
+        ("is:kept charged", [0, 2]),
+    ],
+)
+def test_every_term_of_the_language_finds_its_rows(
+    mixed: DataSet, text: str, rows: list[int]
+) -> None:
+    assert found(mixed, text) == rows
+
+
+@pytest.mark.parametrize(
+    "text", ["is:odd", "line:two", "/(/", "(id=1", "id=1 )", "finding:duplicate"]
+)
+def test_a_filter_that_cannot_be_answered_says_why(mixed: DataSet, text: str) -> None:
+    with pytest.raises(UserError) as told:
+        found(mixed, text)
+    assert told.value.fix or "expression" in str(told.value)
+
+
+def test_findings_are_asked_for_by_check_family_and_severity(mixed: DataSet) -> None:
+    class Store:
+        def counts(self) -> dict[str, int]:
+            return {"duplicate": 1, "email": 2}
+
+        def rows_of(self, check: str) -> list[int]:
+            return {"duplicate": [2], "email": [0, 2]}[check]
+
+    def rows(text: str) -> list[int]:
+        chunks = filter_rows(mixed, text, around=Surroundings(findings=Store()))
+        return [row for chunk in chunks for row in chunk]
+
+    assert rows("finding:duplicate") == [2]
+    assert rows("finding:any") == [0, 2] == rows("findings>0")
+    assert rows("finding:any -finding:duplicate") == [0]
+    assert rows("findings>1") == [2]
+
+
+def test_marks_and_labels_are_found(mixed: DataSet) -> None:
+    mixed.mark([1])
+    mixed.label([0, 2], "urgent")
+    assert found(mixed, "is:marked") == [1]
+    assert found(mixed, "label:urgent -user:refund") == [0]

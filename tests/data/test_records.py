@@ -9,7 +9,9 @@ import pytest
 from finetui.data.records import (
     RecordError,
     Shape,
+    Turn,
     messages,
+    other_parts,
     parse_record,
     prompt_and_reference,
     read_record,
@@ -95,13 +97,68 @@ def test_sharegpt_tool_calls_become_tool_calls() -> None:
     assert record.extra == {"tools": "[]"}
 
 
-def test_text_parts_are_joined_and_other_parts_refused() -> None:
-    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+def test_text_parts_are_joined_and_other_parts_are_kept_but_never_trained_on() -> None:
+    parts: list[dict[str, Any]] = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
     row = {"messages": [{"role": "user", "content": parts}, CHAT[1]]}
     assert parse_record(row, Shape.CHAT).turns[0].content == "ab"
-    parts.append({"type": "image", "url": "x"})
+    parts.append({"type": "image_url", "image_url": {"url": "x"}})
+    parts.append({"type": "input_audio", "text": None})
+    record, faults = read_record(row, Shape.CHAT)
+    assert record is not None and not faults
+    turn = record.turns[0]
+    assert (turn.content, turn.parts) == ("ab[image][audio]", parts)
+    assert other_parts(turn) == ["image", "audio"]
     with pytest.raises(RecordError, match="not text"):
         parse_record(row, Shape.CHAT)
+
+
+def test_a_part_that_is_no_object_is_a_fault() -> None:
+    row = {"messages": [{"role": "user", "content": ["a", {"text": "b"}]}]}
+    _, faults = read_record(row, Shape.CHAT)
+    assert [(fault.check, fault.turn) for fault in faults] == [("wrong-type", 0)]
+
+
+@pytest.mark.parametrize("key", ["reasoning", "reasoning_content", "thinking"])
+def test_reasoning_tools_and_unknown_keys_of_a_turn_are_kept(key: str) -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    answer = {"role": "assistant", "content": None, key: "Hm.", "tool_calls": [call], "weight": 0}
+    result = {"role": "tool", "content": "4", "tool_call_id": "c1", "name": "f", "x": [1]}
+    record = parse_record({"messages": [*ASKED, answer, result], "id": 7}, Shape.CHAT)
+    asked, turn, tool = record.turns
+    assert (asked.reasoning, asked.extra, asked.tool_call_id) == (None, None, None)
+    assert (turn.reasoning, turn.extra, turn.tool_calls) == ("Hm.", {"weight": 0}, [call])
+    assert (tool.tool_call_id, tool.name, tool.extra) == ("c1", "f", {"x": [1]})
+    assert turn.as_dict() == {"role": "assistant", "content": "", key: "Hm.", "tool_calls": [call]}
+    assert tool.as_dict()["tool_call_id"] == "c1" and record.extra == {"id": 7}
+
+
+def test_the_empty_keys_that_arrow_gives_every_turn_are_no_extra_keys() -> None:
+    turn = {"role": "user", "content": "Q", "tool_calls": None, "name": None, "reasoning": None}
+    assert parse_record({"messages": [turn]}, Shape.CHAT).turns == [Turn("user", "Q")]
+
+
+def test_a_column_is_extra_unless_this_shape_reads_it() -> None:
+    row = {"messages": CHAT, "source": "wiki", "text": "T", "label": "spam", "system": "S"}
+    record = parse_record(row, Shape.CHAT)
+    assert record.extra == {"source": "wiki", "text": "T", "label": "spam"}
+    assert record.turns[0] == Turn("system", "S")
+    orca = {"system_prompt": "S", "question": "Q", "response": "A", "id": "x"}
+    assert [turn.role for turn in parse_record(orca, Shape.PROMPT_COMPLETION).turns] == [
+        "system", "user", "assistant"
+    ]  # fmt: skip
+
+
+def test_a_guess_tells_how_sure_it_is_and_what_else_is_there() -> None:
+    rows: list[object] = [{"messages": CHAT}] * 19 + [{"text": "T"}]
+    guess = detect_shape(rows)
+    assert (guess.sure, guess.mixed, guess.counts) == (
+        "likely", True, {Shape.CHAT: 19, Shape.TEXT: 1}
+    )  # fmt: skip
+    assert "1 look like text" in guess.reason
+    both = detect_shape([{"instruction": "Q", "input": "", "output": "A", "text": "Q A"}] * 3)
+    assert (both.shape, both.sure, both.also) == (Shape.ALPACA, "likely", (Shape.TEXT,))
+    assert "could also be read as text" in both.reason
+    assert detect_shape(rows[:19]).sure == "certain"
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 
 from finetui.data.lineindex import BLOCK, LineIndex
 from finetui.data.records import Shape
-from finetui.data.source import JsonlSource, RowError, open_source
+from finetui.data.source import JsonlSource, RowError, Source, open_source
 from finetui.errors import UserError
 
 CHAT = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes"}]}
@@ -148,14 +148,15 @@ def test_a_byte_order_mark_is_no_part_of_the_first_row(tmp_path: Path) -> None:
     [
         (b'{"a": "caf\xe9"}', "invalid-utf8", 10),
         (b'{"a": "\xc3\xa9", "b": "\xff"}', "invalid-utf8", 18),
-        (b'{"a": NaN}', "malformed-json", 6),
-        (b'{"a": "NaN", "b": -Infinity}', "malformed-json", 18),
+        (b'{"a": NaN}', "not-a-number", 6),
+        (b'{"a": "NaN", "b": -Infinity}', "not-a-number", 18),
         (b'{"a": 1} {"a": 2}', "malformed-json", 9),
         (b'{"a": 1,}', "malformed-json", 8),
         ('{"ü": 1, b}'.encode(), "malformed-json", 10),
         (b'{"a": "cut off', "malformed-json", 6),
         (b'{"a": [1, 2', "malformed-json", 11),
-        (b'{"a": "\\ud83d"}', "malformed-json", 7),
+        (b'{"a": "\\ud83d"}', "lone-surrogate", 7),
+        (b'{"a": "\\ud83d\\ude00 \\\\ud83d \\ude00"}', "lone-surrogate", 28),
         (b'{"a": "\x1b[31m"}', "malformed-json", 7),
         (b"{'a': 1}", "malformed-json", 1),
         (b"[" * 100_000 + b"]" * 100_000, "malformed-json", 0),
@@ -246,6 +247,84 @@ def test_a_large_array_shows_its_first_rows_before_it_is_read(tmp_path: Path) ->
     assert source.exact and source.rows == 6000 and source.value(5999) == rows[5999]
 
 
+def test_a_bracket_that_closes_too_early_costs_one_row_not_the_rest(tmp_path: Path) -> None:
+    parts = [json.dumps({"text": f"row {n}", "n": [n, {"k": None}]}) for n in range(9)]
+    for broken in ('{"text": "x", "n": [1}', '{"text": "x", "n": 1]}', '{"text" "x", "n": [1]}}'):
+        parts[4] = broken
+        source = open_source(write(tmp_path / "a.json", "[" + ", ".join(parts) + "]"))
+        good = [source.value(row) for row in range(source.rows) if readable(source, row)]
+        assert [value["n"][0] for value in good] == [0, 1, 2, 3, 5, 6, 7, 8]  # type: ignore[index]
+
+
+def readable(source: Source, row: int) -> bool:
+    try:
+        source.value(row)
+    except RowError:
+        return False
+    return True
+
+
+def test_a_missing_quote_in_an_array_of_one_line_costs_one_row(tmp_path: Path) -> None:
+    parts = [json.dumps({"text": f"row {n}", "n": n}) for n in range(9)]
+    parts[4] = '{"text": "row 4, "n": 4}'
+    source = open_source(write(tmp_path / "a.json", "[" + ", ".join(parts) + "]"))
+    assert source.rows == 9
+    assert [row for row in range(9) if not readable(source, row)] == [4]
+
+
+def test_commas_that_separate_nothing_are_faults_of_the_file(tmp_path: Path) -> None:
+    for text, offset in (("[{}, ,{}]", 5), ("[{},{},]", 6), ("[,{}]", 1), ("[,]", 1)):
+        source = open_source(write(tmp_path / "a.json", text))
+        assert all(source.value(row) == {} for row in range(source.rows))
+        assert [fault.offset for fault in source.file_faults()] == [offset], text
+
+
+def test_text_behind_an_array_is_a_fault_and_a_row(tmp_path: Path) -> None:
+    source = open_source(write(tmp_path / "a.json", '[{"a": 1}]\n{"a": 2'))
+    assert source.rows == 2 and source.value(0) == {"a": 1}
+    assert source.line(1) == 2 and not readable(source, 1)
+    assert source.file_faults()[0].line == 2
+
+
+def test_the_index_of_a_large_array_is_kept_for_the_same_file_only(tmp_path: Path) -> None:
+    rows = [{"text": "z" * 1000, "n": n} for n in range(6000)]
+    path, cache = write(tmp_path / "a.json", json.dumps(rows)), tmp_path / "cache"
+    with open_source(path, cache) as source:
+        source.build_index()
+    with open_source(path, cache) as again:
+        assert again.exact and again.value(5999) == rows[5999]
+    path.write_text(json.dumps(rows[1:]))
+    with open_source(path, cache) as changed:
+        assert not changed.exact
+
+
+# ---------------------------------------------------------------- long rows
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv"])
+def test_a_row_over_a_megabyte_is_shown_cut_without_being_read(tmp_path: Path, name: str) -> None:
+    long = json.dumps({"text": "y" * (5 << 20)})
+    content = {
+        "a.jsonl": long + "\n" + jsonl(CHAT),
+        "a.json": f"[{long}, {json.dumps(CHAT)}]",
+        "a.csv": "text\n" + "y" * (6 << 20) + "\nshort\n",
+    }[name]
+    source = open_source(write(tmp_path / name, content))
+    source.build_index()
+    head = source.head_of(0)
+    assert head.cut and len(head.raw) == 1 << 20 and head.length == len(source.raw(0)) > 5 << 20
+    assert source.raw(0).startswith(head.raw) and source.length(0) == head.length
+    assert not source.head_of(1).cut and source.head_of(1).raw == source.raw(1)
+    assert "1 of 1 sampled" in source.shape.reason  # the long row is not read for the guess
+
+
+def test_binary_noise_in_a_line_does_not_refuse_the_file(tmp_path: Path) -> None:
+    source = open_source(write(tmp_path / "a.jsonl", b'{"text": "a"}\n\x00\xff\n{"text": "b"}\n'))
+    assert source.rows == 3 and source.value(2) == {"text": "b"}
+    with pytest.raises(RowError, match="line 2"):
+        source.value(1)
+
+
 # ---------------------------------------------------------------- CSV and Parquet
 
 
@@ -294,6 +373,26 @@ def test_a_csv_record_with_too_many_cells_is_a_bad_row_with_its_line(tmp_path: P
     assert caught.value.line == 4 and "3 cells" in caught.value.message
 
 
+def test_a_quote_that_nothing_closes_is_one_bad_line(tmp_path: Path) -> None:
+    source = open_source(write(tmp_path / "a.csv", 'q,a\none,1\n"two,2\nthree,3\nfour,4\n'))
+    assert [source.line(row) for row in range(source.rows)] == [2, 3, 4, 5]
+    assert [row for row in range(4) if not readable(source, row)] == [1]
+
+
+def test_a_carriage_return_alone_loses_nothing_silently(tmp_path: Path) -> None:
+    source = open_source(write(tmp_path / "a.csv", "q,a\none,1\rtwo,2\nthree,3\n"))
+    with pytest.raises(RowError, match="carriage return"):
+        source.value(0)
+    assert source.value(1) == {"q": "three", "a": "3"}
+
+
+def test_a_prompt_that_happens_to_be_json_stays_a_text(tmp_path: Path) -> None:
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows([["prompt", "completion"], ["[1, 2]", '{"a": 1}']])
+    source = open_source(write(tmp_path / "a.csv", text.getvalue()))
+    assert source.value(0) == {"prompt": "[1, 2]", "completion": '{"a": 1}'}
+
+
 def test_chats_as_json_in_a_csv_cell_are_read(tmp_path: Path) -> None:
     text = io.StringIO(newline="")
     csv.writer(text).writerows([["id", "messages"], ["1", json.dumps(CHAT["messages"])]])
@@ -307,14 +406,17 @@ def test_parquet_rows_are_the_rows_that_were_written(tmp_path: Path) -> None:
     with duckdb.connect() as connection:
         connection.execute(
             "COPY (SELECT 'q' || i AS question, {'n': i, 't': [i, i]} AS answer"
-            f" FROM range(1000) r(i)) TO '{path}' (FORMAT parquet)"
+            f" FROM range(40_000) r(i)) TO '{path}' (FORMAT parquet)"
         )
     source = open_source(path, tmp_path / "cache")
-    assert not source.exact and source.estimated_rows == 1000
+    assert not source.exact and source.rows > 1000 and source.estimated_rows == 40_000
     assert source.value(7) == {"question": "q7", "answer": {"n": 7, "t": [7, 7]}}
     source.build_index()
-    assert source.exact and source.rows == 1000
-    assert source.value(999) == {"question": "q999", "answer": {"n": 999, "t": [999, 999]}}
+    assert source.exact and source.rows == 40_000
+    assert source.value(39_999) == {
+        "question": "q39999",
+        "answer": {"n": 39_999, "t": [39_999, 39_999]},
+    }
     assert (source.line(999), source.offset(999)) == (1000, 0)
     source.close()
     with open_source(path, tmp_path / "cache") as again:
@@ -328,7 +430,7 @@ def test_parquet_rows_are_the_rows_that_were_written(tmp_path: Path) -> None:
     ("name", "content", "what"),
     [
         ("empty.jsonl", b"", "is empty"),
-        ("a.jsonl.gz", b"\x1f\x8b", "gunzip"),
+        ("a.jsonl.gz", b"\x1f\x8b", "cannot be unpacked"),
         ("a.jsonl", '{"a": 1}\n'.encode("utf-16"), "UTF-16"),
         ("a.bin", b"\x00\x01\x02", "binary"),
         ("a.md", b"# title", "not a data set"),

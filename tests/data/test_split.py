@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from finetui import workspace
 from finetui.data.dataset import open_dataset
-from finetui.data.split import SplitSpec, find_leaks, split, split_datasets
+from finetui.data.ledger import Ledger
+from finetui.data.split import LEFT_OUT, Split, SplitSpec, find_leaks, split, split_datasets
 from finetui.errors import UserError
 
 SYSTEM = {"role": "system", "content": "The same for all."}
@@ -153,3 +155,152 @@ def test_the_gate_sees_a_planted_leak(tmp_path: Path) -> None:
         assert find_leaks([dataset], result) == []
         result.assignment[0][50] = (result.assignment[0][7] + 1) % 3
         assert find_leaks([dataset], result) == [(f"{dataset.path}:51", f"{dataset.path}:8")]
+
+
+# ---------------------------------------------------------------- groups of other kinds
+
+
+def conversation(*said: str) -> dict[str, object]:
+    roles = ("user", "assistant")
+    return {"messages": [{"role": roles[k % 2], "content": text} for k, text in enumerate(said)]}
+
+
+LONG = "a question that is long enough to tell one conversation from another "
+
+
+def test_a_conversation_and_its_continuation_stay_together(tmp_path: Path) -> None:
+    rows = []
+    for n in range(100):
+        rows.append(conversation(f"{LONG}{n}", "the answer"))
+        rows.append(conversation(f"{LONG}{n}", "the answer", f"and then {n}?", "so"))
+        rows.append(conversation(f"{LONG}{n}", "the answer", f"or else {n}?", "no"))
+    result = split(write(tmp_path / "a.jsonl", rows))
+    assert result.groups == 100
+    places = result.assignment[0]
+    assert all(len(set(places[3 * n : 3 * n + 3])) == 1 for n in range(100))
+
+
+def test_a_set_phrase_at_the_beginning_makes_no_group(tmp_path: Path) -> None:
+    rows = [conversation(f"{LONG}of all", "Yes.", f"question {n}", "so") for n in range(300)]
+    assert split(write(tmp_path / "a.jsonl", rows)).groups == 300
+    short = [conversation("hi", "Hello!", f"question {n}", "so") for n in range(15)]
+    assert split(write(tmp_path / "b.jsonl", short)).groups == 15
+
+
+def test_blanks_say_nothing_in_a_script_without_them(tmp_path: Path) -> None:
+    rows = [chat(f"第 {n} 号 订单 在哪里") for n in range(50)]
+    rows += [chat(f"第{n}号订单在哪里") for n in range(50)]
+    result = split(write(tmp_path / "a.jsonl", rows))
+    assert result.groups == 50 and result.assignment[0][:50] == result.assignment[0][50:]
+
+
+def test_equal_rows_without_a_question_stay_together(tmp_path: Path) -> None:
+    rows = [{"messages": [{"role": "assistant", "content": f"a{n % 40}"}]} for n in range(120)]
+    result = split(write(tmp_path / "a.jsonl", rows))
+    assert result.groups == 40 and result.assignment[0][:40] == result.assignment[0][40:80]
+
+
+def test_clusters_that_are_handed_in_are_not_torn(tmp_path: Path) -> None:
+    a = write(tmp_path / "a.jsonl", [chat(f"q{n}") for n in range(90)])
+    b = write(tmp_path / "b.jsonl", [chat(f"p{n}") for n in range(90)])
+    alike = [[(0, n), (1, n)] for n in range(90)]
+    with open_dataset(a) as first, open_dataset(b) as second:
+        result = split_datasets([first, second], SplitSpec(), alike)
+    assert result.groups == 90 and result.assignment[0] == result.assignment[1]
+
+
+# ---------------------------------------------------------------- by count
+
+
+def test_rows_can_be_asked_for_by_number(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", [chat(f"q{n}") for n in range(1000)])
+    with open_dataset(path) as dataset:
+        some = split_datasets([dataset], SplitSpec(counts=(0, 50, 70)))
+        assert some.counts == {"train": 880, "validation": 50, "test": 70}
+        two = split_datasets([dataset], SplitSpec(counts=(0, 130)))
+        assert two.counts == {"train": 870, "test": 130}
+        few = split_datasets([dataset], SplitSpec(counts=(300, 20, 30)))
+        assert few.counts == {"train": 300, "validation": 20, "test": 30}
+        assert list(few.assignment[0]).count(LEFT_OUT) == 650
+        assert few.notes == ["650 rows are more than was asked for, and left out."]
+        with pytest.raises(UserError, match="1,001 rows are asked for, and there are 1,000"):
+            split_datasets([dataset], SplitSpec(counts=(0, 1, 1000)))
+
+
+# ---------------------------------------------------------------- frozen
+
+
+def freeze(path: Path, spec: SplitSpec, earlier: Ledger | None = None) -> Split:
+    with open_dataset(path) as dataset:
+        return split_datasets([dataset], spec, earlier=earlier)
+
+
+def by_prompt(result: Split, rows: list[dict[str, object]]) -> dict[str, int]:
+    return {
+        rows[row]["messages"][1]["content"]: place  # type: ignore[index]
+        for row, place in enumerate(result.assignment[0])
+    }
+
+
+@pytest.mark.parametrize("stratify", ["", "answer"])
+def test_growing_data_never_moves_an_old_row(tmp_path: Path, stratify: str) -> None:
+    spec = SplitSpec(stratify=stratify)
+    rng = random.Random(2)
+    rows = [chat(f"q{n}", rng.choice("ab")) for n in range(300)]
+    result = freeze(write(tmp_path / "a.jsonl", rows), spec)
+    before = by_prompt(result, rows)
+    for grown in range(3):
+        rows = [*rows, *(chat(f"new {grown} {n}", rng.choice("abc")) for n in range(200))]
+        rng.shuffle(rows)
+        result = freeze(write(tmp_path / "b.jsonl", rows), spec, result.ledger)
+        after = by_prompt(result, rows)
+        assert {prompt: after[prompt] for prompt in before} == before
+        before = after
+    assert result.counts == {"train": 720, "validation": 90, "test": 90}
+    assert result.notes == ["700 rows stay where they were."]
+
+
+def test_an_old_row_keeps_its_place_when_its_prompt_is_repaired(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", [chat(f"q{n}") for n in range(100)])
+    space = workspace.create(tmp_path)
+    first = freeze(path, SplitSpec())
+    with open_dataset(path, space) as dataset:
+        for row in range(0, 100, 3):
+            dataset.edit(row, json.dumps(chat(f"repaired {row}")))
+        again = split_datasets([dataset], SplitSpec(seed=9), earlier=first.ledger)
+    assert again.assignment == first.assignment
+
+
+def test_new_rows_of_an_old_customer_go_where_the_customer_is(tmp_path: Path) -> None:
+    spec = SplitSpec(group_key="who")
+    first = freeze(
+        write(tmp_path / "a.jsonl", [chat(f"q{n}", who=n // 4) for n in range(200)]), spec
+    )
+    where = {n // 4: place for n, place in enumerate(first.assignment[0])}
+    fresh = [chat(f"new {n}", who=n) for n in range(50)]  # the old rows are in no file any more
+    second = freeze(write(tmp_path / "b.jsonl", fresh), spec, first.ledger)
+    assert dict(enumerate(second.assignment[0])) == where
+
+
+def test_what_ties_two_splits_together_is_left_out_and_told(tmp_path: Path) -> None:
+    rows = [chat(f"q{n}") for n in range(60)]
+    first = freeze(write(tmp_path / "a.jsonl", rows), SplitSpec())
+    train, test = first.rows("train")[0], first.rows("test")[0]
+    tie = chat("a new row that is like both")
+    path = write(tmp_path / "b.jsonl", [*rows, tie])
+    with open_dataset(path) as dataset:
+        alike = [[(0, train), (0, 60)], [(0, test), (0, 60)]]
+        second = split_datasets([dataset], SplitSpec(), alike, first.ledger)
+    places = second.assignment[0]
+    assert places[test] == 2 and places[train] == LEFT_OUT and places[60] == LEFT_OUT
+    assert sum(old != new for old, new in zip(first.assignment[0], places, strict=False)) == 1
+    assert "2 rows are left out" in second.notes[-1]
+
+
+def test_a_split_in_two_cannot_go_on_from_one_in_three(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", [chat(f"q{n}") for n in range(60)])
+    first = freeze(path, SplitSpec())
+    with pytest.raises(UserError, match="has a validation split"):
+        freeze(path, SplitSpec((0.9, 0.1)), first.ledger)
+    two = freeze(path, SplitSpec((0.9, 0.1)))
+    assert freeze(path, SplitSpec(), two.ledger).rows("test") == two.rows("test")

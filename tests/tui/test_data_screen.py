@@ -16,7 +16,10 @@ from textual.widgets import TextArea
 from finetui.tui.app import FinetuiApp
 from finetui.tui.messages import OpenData
 from finetui.tui.screens.data import DataPane
-from finetui.tui.widgets.dialogs import Confirm, EditorDialog, TextPrompt
+from finetui.tui.screens.steps import StepsPage
+from finetui.tui.screens.versions import VersionsPage
+from finetui.tui.screens.write_version import WriteDialog
+from finetui.tui.widgets.dialogs import Choose, Confirm, EditorDialog, TextPrompt
 from finetui.tui.widgets.record import RecordView
 from finetui.workspace import Workspace
 
@@ -63,12 +66,98 @@ async def test_a_broken_line_is_shown_with_its_fault(workspace: Workspace) -> No
         assert "✗" in record_text(pane)
 
 
+async def edit(app: FinetuiApp, pilot: Any, *keys: str) -> None:
+    """Open the editor on what the keys choose of the row; nothing: the last answer."""
+    await pilot.press("e")
+    await until(lambda: isinstance(app.screen, Choose))
+    await pilot.press(*keys, "enter")
+    await until(lambda: isinstance(app.screen, EditorDialog) and app.screen.query(TextArea))
+
+
+async def test_the_last_answer_is_edited_as_plain_text_and_the_rest_stays_byte_for_byte(
+    workspace: Workspace,
+) -> None:
+    async with data_screen(workspace) as (app, pane, pilot):
+        assert pane.file is not None
+        before = pane.file.data.text(0)
+        await edit(app, pilot)
+        area = app.screen.query_one(TextArea)
+        said = area.text
+        area.text = said + ' "quoted"\nand a second line \\u202e'
+        await pilot.press("f2")
+        await until(lambda: pane.file and pane.file.data.edited_count == 1)
+        new = pane.file.data.record(0).turns[-1].content
+        assert new == said + ' "quoted"\nand a second line \u202e'
+        kept = before[: before.index(said)]
+        assert pane.file.data.text(0).startswith(kept)
+
+
+async def test_rows_are_set_aside_marked_and_labelled_with_a_key(workspace: Workspace) -> None:
+    async with data_screen(workspace) as (app, pane, pilot):
+        assert pane.file is not None
+        data = pane.file.data
+        await pilot.press("x")
+        await until(lambda: isinstance(app.screen, TextPrompt))
+        await pilot.press(*"odd", "enter")
+        await until(lambda: data.quarantined_count == 1)
+        assert data.state(0).reason == "odd"
+        await until(lambda: pane.current == 1)
+        await pilot.press("m")
+        await until(lambda: data.marked_count == 1)
+        await pilot.press("L")
+        await until(lambda: isinstance(app.screen, TextPrompt))
+        await pilot.press(*"vip", "enter")
+        await until(lambda: data.labelled_count == 1)
+        assert data.state(2).label == "vip"
+        await pilot.press("g", "x")
+        await until(lambda: data.quarantined_count == 0)
+
+
+async def test_a_step_is_switched_off_on_the_steps_page_and_its_rows_come_back(
+    workspace: Workspace,
+) -> None:
+    async with data_screen(workspace) as (app, pane, pilot):
+        assert pane.file is not None
+        await pilot.press("d", "d")
+        await until(lambda: pane.file and pane.file.data.dropped_count == 2)
+        await pilot.press("H")
+        await until(lambda: isinstance(app.screen, StepsPage))
+        await pilot.press("g", "space")
+        await until(lambda: pane.file and not pane.file.data.state(0).dropped)
+        assert pane.file.data.state(1).dropped
+        await pilot.press("u", "escape")
+        await until(lambda: app.screen is app.screen_stack[0])
+        assert pane.file.data.dropped_count == 2
+        assert "2 dropped" in str(pane.rows.border_title)
+
+
+async def test_rows_are_shown_in_another_order_and_escape_brings_the_files_back(
+    workspace: Workspace,
+) -> None:
+    write_rows(first_file(workspace), [chat("q", "a" * length) for length in (5, 90, 1, 40)])
+    async with data_screen(workspace) as (app, pane, pilot):
+        await pilot.press("S")
+        await until(lambda: isinstance(app.screen, Choose))
+        await pilot.press("j", "enter")
+        await until(lambda: pane.source is not None and pane.source.chosen is not None)
+        assert [pane.source.number(place) for place in range(4)] == [1, 3, 0, 2]
+        await pilot.press("escape")
+        await until(lambda: pane.source is not None and pane.source.chosen is None)
+
+
+async def test_a_filter_in_sql_finds_rows(workspace: Workspace) -> None:
+    write_rows(first_file(workspace), [chat("q", "a" * length) for length in (5, 90, 1, 40)])
+    async with data_screen(workspace) as (_, pane, pilot):
+        await pilot.press("slash", *"where length(messages[3].content) > 30", "enter")
+        await until(lambda: pane.source is not None and pane.source.chosen is not None)
+        assert list(pane.source.chosen) == [1, 3]
+
+
 async def test_edit_drop_undo_redo_survive_and_leave_the_file_alone(workspace: Workspace) -> None:
     before = first_file(workspace).read_bytes()
     async with data_screen(workspace) as (app, pane, pilot):
         assert pane.file is not None
-        await pilot.press("e")
-        await until(lambda: isinstance(app.screen, EditorDialog) and app.screen.query(TextArea))
+        await edit(app, pilot, "G")
         area = app.screen.query_one(TextArea)
         area.text = area.text.replace("answer 1", "answer mended")
         await pilot.press("f2")
@@ -97,8 +186,7 @@ async def test_d_on_a_dropped_row_takes_it_back(workspace: Workspace) -> None:
 
 async def test_an_edit_that_is_no_json_is_refused_and_nothing_is_lost(workspace: Workspace) -> None:
     async with data_screen(workspace) as (app, pane, pilot):
-        await pilot.press("e")
-        await until(lambda: isinstance(app.screen, EditorDialog) and app.screen.query(TextArea))
+        await edit(app, pilot, "G")
         app.screen.query_one(TextArea).text = '{"messages": ['
         await pilot.press("f2")
         await until(lambda: app.screen is app.screen_stack[0])
@@ -132,7 +220,7 @@ async def test_checks_run_in_a_process_and_findings_lead_to_their_rows(
         await until(lambda: "malformed-json" in record_text(pane))
         pane.query_one("#findings").focus()
         await pilot.press("enter")
-        await until(lambda: pane.source is not None and pane.source.chosen == [4])
+        await until(lambda: pane.source is not None and list(pane.source.chosen or ()) == [4])
 
 
 async def test_tokens_show_what_the_training_learns_from(workspace: Workspace) -> None:
@@ -165,14 +253,28 @@ async def test_a_version_is_written_after_asking_about_broken_rows(workspace: Wo
     assert len(rows) == 39
 
 
-async def test_a_split_writes_three_files(workspace: Workspace) -> None:
-    rows: list[Any] = [chat(f"question {number}", "a") for number in range(60)]
+async def test_a_split_writes_three_files_and_the_versions_page_compares_two(
+    workspace: Workspace,
+) -> None:
+    rows: list[Any] = [chat(f"question {number} {number * 7919}", "a") for number in range(60)]
     write_rows(first_file(workspace), rows)
-    async with data_screen(workspace) as (app, _pane, pilot):
+    async with data_screen(workspace) as (app, pane, pilot):
         await pilot.press("s")
-        await until(lambda: isinstance(app.screen, TextPrompt))
-        await pilot.press("enter")
+        await until(lambda: isinstance(app.screen, WriteDialog))
+        await pilot.press("w")
         await until(lambda: len(workspace.version_files()) == 3)
+        await until(lambda: len(pane.paths) == 4)
+        await pilot.press("d", "s")
+        await until(lambda: isinstance(app.screen, WriteDialog))
+        await pilot.press("w")
+        await until(lambda: len(workspace.version_files()) == 6)
+        await pilot.press("V")
+        await until(lambda: isinstance(app.screen, VersionsPage) and app.screen.versions)
+        page = app.screen
+        assert isinstance(page, VersionsPage) and len(page.versions) == 2
+        await pilot.press("d")
+        await until(lambda: page.changes)
+        assert "removed" in {change["kind"] for change in page.changes}
 
 
 async def test_another_screen_can_ask_for_rows(workspace: Workspace) -> None:
@@ -246,4 +348,6 @@ async def test_a_row_too_long_for_the_editor_is_refused_in_words(workspace: Work
     write_rows(first_file(workspace), [chat("q", "x" * 70_000), chat("q", "a")])
     async with data_screen(workspace) as (app, _pane, pilot):
         await pilot.press("e")
+        await until(lambda: isinstance(app.screen, Choose))
+        await pilot.press("G", "enter")
         await until(lambda: any("too long" in note.message for note in app._notifications))

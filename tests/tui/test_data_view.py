@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 from desk import HOSTILE, chat, write_rows
 
+from finetui.data.checks.model import Finding
 from finetui.data.dataset import open_dataset
+from finetui.data.findings import FindingsStore
 from finetui.tui.screens import data_view
 from finetui.tui.screens.data_findings import Findings, Spot
 from finetui.tui.screens.data_view import DataRows
@@ -108,18 +110,29 @@ def spot(row: int, check: str = "empty-turn", severity: str = "error") -> Spot:
     return Spot(check, severity, row, "words")
 
 
-def test_the_next_and_the_previous_row_with_a_finding() -> None:
-    findings = Findings()
-    findings.add([spot(9), spot(2), spot(2, "email", "warning"), spot(5)])
+def findings_of(folder: Path, *spots: Spot) -> Findings:
+    """Findings over a real store that holds these."""
+    store = FindingsStore.create(folder / "found.sqlite", "a.jsonl", "stamp")
+    store.write(
+        Finding(each.check, each.severity, "a.jsonl", each.row + 1, 0, None, each.message, each.row)  # type: ignore[arg-type]
+        for each in spots
+    )
+    return Findings(store)
+
+
+def test_the_next_and_the_previous_row_with_a_finding(tmp_path: Path) -> None:
+    findings = findings_of(tmp_path, spot(9), spot(2), spot(2, "email", "warning"), spot(5))
     assert [findings.next_row(row) for row in (0, 2, 5, 9)] == [2, 5, 9, None]
     assert [findings.next_row(row, forward=False) for row in (9, 5, 2)] == [5, 2, None]
+    findings.replace(5, [], ["empty-turn"])
+    findings.replace(7, [spot(7)], ["empty-turn"])
+    assert [findings.next_row(row) for row in (2, 7)] == [7, 9]
+    assert [findings.next_row(row, forward=False) for row in (9, 7)] == [7, 2]
 
 
-def test_the_worst_of_a_row_and_errors_first() -> None:
-    findings = Findings()
-    findings.add(
-        [spot(1, "email", "warning"), spot(1), *[spot(n, "email", "warning") for n in range(9)]]
-    )
+def test_the_worst_of_a_row_and_errors_first(tmp_path: Path) -> None:
+    more = [spot(n, "email", "warning") for n in range(9)]
+    findings = findings_of(tmp_path, spot(1, "email", "warning"), spot(1), *more)
     assert findings.worst(1) == "error"
     assert findings.worst(77) == ""
     assert [(kind.check, kind.count) for kind in findings.kinds()] == [
@@ -128,13 +141,17 @@ def test_the_worst_of_a_row_and_errors_first() -> None:
     ]
 
 
-def test_an_edited_row_keeps_what_only_the_whole_file_can_show() -> None:
-    findings = Findings()
-    findings.add([spot(1), spot(1, "duplicate", "warning"), spot(2)])
+def test_an_edited_row_keeps_what_only_the_whole_file_can_show(tmp_path: Path) -> None:
+    findings = findings_of(tmp_path, spot(1), spot(1, "duplicate", "warning"), spot(2))
     findings.replace(1, [spot(1, "email", "warning")], checked=["empty-turn", "email"])
     assert sorted(found.check for found in findings.of(1)) == ["duplicate", "email"]
     assert {kind.check: kind.count for kind in findings.kinds()} == {
         "empty-turn": 1, "duplicate": 1, "email": 1,
     }  # fmt: skip
+    assert list(findings.rows_of("email")) == [1] and list(findings.rows_of("empty-turn")) == [2]
     findings.replace(2, [], checked=["empty-turn"])
     assert findings.next_row(1) is None
+
+
+def test_before_the_first_scan_nothing_is_known() -> None:
+    assert not Findings().known and Findings().next_row(0) is None and Findings().kinds() == []

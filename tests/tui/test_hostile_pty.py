@@ -43,7 +43,9 @@ def test_no_payload_reaches_the_terminal(hostile: Workspace, size: tuple[int, in
         terminal.wait_gone("of 5 ·")
         terminal.press("g")
         terminal.wait_for("line 1")
-        terminal.press("e")  # the edit dialog
+        terminal.press("e")  # the turns to choose from, then the edit dialog
+        terminal.wait_for("the whole row as JSON")
+        terminal.press("G", "enter")
         terminal.wait_for("F2 save")
         terminal.wait_for("\\u202e")
         terminal.press("esc")
@@ -55,9 +57,9 @@ def test_no_payload_reaches_the_terminal(hostile: Workspace, size: tuple[int, in
         terminal.press("u")
         terminal.wait_for("Undid")  # a notice
         terminal.press("?")
-        terminal.wait_for("Edit this row's JSON")
+        terminal.wait_for("Edit a turn, or")
         terminal.press("?")
-        terminal.wait_gone("Edit this row's JSON")
+        terminal.wait_gone("Edit a turn, or")
         terminal.press(":")
         terminal.wait_for("Data: edit")
         terminal.press("esc")

@@ -595,3 +595,18 @@ async def test_no_input_blinks() -> None:
         app.push_screen(dialog)
         await until(lambda: app.screen is dialog and dialog.query(Input))
         assert not dialog.query_one(Input).cursor_blink
+
+
+async def test_the_end_of_a_table_that_still_grows_is_followed_until_the_cursor_moves() -> None:
+    rows = [TableRow((str(number),)) for number in range(50)]
+    table = VirtualTable([Column("")], ListSource(rows))
+    async with Stage(table).run_test(size=(40, 12)):
+        table.action_last()
+        rows += [TableRow((str(number),)) for number in range(50, 500)]
+        table.rows_changed()
+        await until(lambda: table.cursor == 499)
+        assert int(table.scroll_offset.y) + table.page >= 499
+        table.action_up()
+        rows.append(TableRow(("more",)))
+        table.rows_changed()
+        assert table.cursor == 498

@@ -40,7 +40,11 @@ def run(arguments: argparse.Namespace) -> int:
         console.say(line(found))
     if arguments.dry_run:
         tell_forecast(plan(recipe, facts))
-        return 1 if any(found.severity == "error" for found in advice) else 0
+        verdict = start.leak_gate(workspace, recipe)
+        if not verdict.open:
+            console.say(f"error: {verdict.error(workspace)}")
+        errors = any(found.severity == "error" for found in advice)
+        return 1 if errors or not verdict.open else 0
     job = start.start_training(workspace, recipe)
     console.say(f"started {job.id}; it goes on when this terminal closes")
     if arguments.detach:

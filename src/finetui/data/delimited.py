@@ -2,6 +2,7 @@
 
 A quoted cell may hold newlines, so a record may be several lines. The rules are those of the
 ``csv`` module: a quote opens only at the start of a cell, and ``""`` inside stands for one quote.
+A quote that nothing closes would swallow the rest of the file; it is one bad line instead.
 """
 
 from __future__ import annotations
@@ -9,84 +10,34 @@ from __future__ import annotations
 import csv
 import io
 import os
-from array import array
+import re
 from collections.abc import Iterator
-from pathlib import Path
+from typing import Any
 
-from finetui.data.source import EAGER, Progress, Source, Stop
+from finetui.data.records import CHAT_KEYS
+from finetui.data.spans import Span, SpanSource
 from finetui.data.strict import BOM, JsonFault, decode
 from finetui.errors import UserError
 
 _DELIMITERS = (b",", b";", b"\t", b"|")
-_JSON_CELLS = {
-    "messages", "conversations", "conversation", "chosen", "rejected", "tools", "history", "prompt",
-}  # fmt: skip
+_JSON_CELLS = {*CHAT_KEYS, "history", "tools"}
+_SIDES = {"prompt", "completion", "chosen", "rejected"}  # texts, or chats as JSON
 _READ = 1 << 20
-_PROGRESS_LINES = 20_000
 
 csv.field_size_limit(1 << 30)
 
 
-class CsvSource(Source):
+class CsvSource(SpanSource):
     """Records under a header; values are dicts of text cells (JSON cells of chats are decoded)."""
 
     format = "csv"
-
-    def __init__(self, path: Path, cache: Path | None = None) -> None:
-        super().__init__(path, cache)
-        self._starts, self._ends, self._lines = array("Q"), array("Q"), array("Q")
-        self._scanned = 0
-        self._complete = False
-        self._delimiter = b","
-        self._records = self._scan()
-        self.columns = self._header()
-        while not self._complete and self._scanned < EAGER:
-            self._next()
-
-    @property
-    def rows(self) -> int:
-        return len(self._lines)
-
-    @property
-    def exact(self) -> bool:
-        return self._complete
-
-    @property
-    def estimated_rows(self) -> int:
-        if self._complete or not self._scanned:
-            return self.rows
-        return max(self.rows, round(self.size * self.rows / self._scanned))
-
-    def raw(self, row: int) -> bytes:
-        start = self._starts[row]
-        return os.pread(self.descriptor, self._ends[row] - start, start)
-
-    def line(self, row: int) -> int:
-        return self._lines[row]
-
-    def offset(self, row: int) -> int:
-        return self._starts[row]
-
-    def build_index(self, progress: Progress | None = None, stop: Stop | None = None) -> None:
-        while not self._complete:
-            if stop and stop():
-                return
-            for _ in range(_PROGRESS_LINES):
-                if not self._next():
-                    break
-            if progress:
-                progress(self._scanned)
 
     def decode(self, raw: bytes) -> object:
         if not raw.strip():
             raise JsonFault("blank-line", 0, "the line is blank")
         cells = self._cells(raw)
         if len(cells) != len(self.columns):
-            raise JsonFault(
-                "malformed-json",
-                0,
-                f"{len(cells)} cells where the header has {len(self.columns)}",
-            )
+            raise _broken(f"{len(cells)} cells where the header has {len(self.columns)}")
         return {name: _cell(name, text) for name, text in zip(self.columns, cells, strict=True)}
 
     def _cells(self, raw: bytes) -> list[str]:
@@ -103,15 +54,18 @@ class CsvSource(Source):
             reader = csv.reader(
                 io.StringIO(text, newline=""), delimiter=self._delimiter.decode(), strict=True
             )
-            return next(reader, [])
+            cells = next(reader, [])
+            if next(reader, None) is not None:
+                raise _broken("a carriage return without a newline ends the record too early")
+            return cells
         except csv.Error as fault:
-            raise JsonFault("malformed-json", 0, f"a broken record: {fault}") from None
+            raise _broken(f"a broken record: {fault}") from None
 
-    def _header(self) -> list[str]:
-        first = next(self._records, None)
-        raw = os.pread(self.descriptor, first[1] - first[0], first[0]) if first else b""
+    def _begin(self, found: Iterator[Span]) -> None:
+        first = next(found, None)
+        raw = os.pread(self.descriptor, first.end - first.start, first.start) if first else b""
         try:
-            columns = self._cells(raw)
+            columns = [name.strip() for name in self._cells(raw)]
         except JsonFault as fault:
             raise UserError(
                 f"has a header that cannot be read: {fault.message}.", str(self.path), "Repair it."
@@ -122,62 +76,108 @@ class CsvSource(Source):
                 f"{self.path}:1",
                 "Give every column its own name in the first line.",
             )
-        return [name.strip() for name in columns]
+        self.columns = columns
 
-    def _next(self) -> bool:
-        record = next(self._records, None)
-        if record is None:
-            self._complete = True
-            return False
-        start, end, line = record
-        self._starts.append(start)
-        self._ends.append(end)
-        self._lines.append(line)  # last, because ``rows`` counts these
-        return True
+    def _scan(self) -> Iterator[Span]:
+        """Every record, the header first: whole blocks by one pattern, cut ones line by line."""
+        start = len(BOM) if os.pread(self.descriptor, 3, 0) == BOM else 0
+        line, data = 1, b""
+        self._delimiter = _sniff(os.pread(self.descriptor, _READ, start))
+        record = _record_pattern(self._delimiter)
+        while True:
+            data = os.pread(self.descriptor, _READ, start)
+            if not data:
+                return
+            at = 0
+            while found := record.match(data, at):
+                self._scanned = start + found.end()
+                yield Span(start + at, start + _without_ending(data, at, found.end()), line)
+                line += data.count(b"\n", at, found.end())
+                at = found.end()
+            start += at
+            if not at:
+                cut = self._cut_record(start, line)
+                if cut is None:
+                    return
+                yield cut[0]
+                start, line = cut[1:]
 
-    def _scan(self) -> Iterator[tuple[int, int, int]]:
-        """(start, end, physical line) of every record, the header first."""
-        begin, begin_line, inside = -1, 1, False
-        for number, (position, line) in enumerate(self._physical_lines(), 1):
-            if begin < 0:
-                begin, begin_line = position, number
-                if number == 1:
-                    self._delimiter = _sniff(line)
-            inside = _still_quoted(line, self._delimiter, inside)
-            self._scanned = position + len(line)
-            if not inside:
-                yield begin, position + len(line.rstrip(b"\r\n")), begin_line
-                begin = -1
-        if begin >= 0:
-            yield begin, self.size, begin_line
+    def _cut_record(self, start: int, line: int) -> tuple[Span, int, int] | None:
+        """A record that is longer than a block or ends the file; where the next one begins."""
+        inside, first_end, number = False, -1, line
+        for position, content in self._physical_lines(start):
+            inside = _still_quoted(content, self._delimiter, inside)
+            end = position + len(content.rstrip(b"\r\n"))
+            after = position + len(content)
+            self._scanned, number = after, number + 1
+            if first_end < 0:
+                first_end, second = end, after
+            if not inside and (content.endswith(b"\n") or not self.partial):
+                return Span(start, end, line), after, number
+        if first_end < 0 or self.partial:
+            return None
+        return Span(start, first_end, line), second, line + 1
 
-    def _physical_lines(self) -> Iterator[tuple[int, bytes]]:
-        position = len(BOM) if os.pread(self.descriptor, 3, 0) == BOM else 0
-        read, rest = position, b""
+    def _physical_lines(self, position: int) -> Iterator[tuple[int, bytes]]:
+        read, pieces = position, list[bytes]()
         while chunk := os.pread(self.descriptor, _READ, read):
             read += len(chunk)
-            lines = (rest + chunk).split(b"\n")
-            rest = lines.pop()
-            for line in lines:
-                yield position, line + b"\n"
-                position += len(line) + 1
-        if rest:
-            yield position, rest
+            first, newline, rest = chunk.partition(b"\n")
+            pieces.append(first)
+            if not newline:
+                continue
+            lines = [b"".join(pieces), *rest.split(b"\n")]
+            pieces = [lines.pop()]
+            for content in lines:
+                yield position, content + b"\n"
+                position += len(content) + 1
+        if last := b"".join(pieces):
+            yield position, last
+
+
+def _broken(message: str) -> JsonFault:
+    return JsonFault("malformed-json", 0, message)
 
 
 def _cell(name: str, text: str) -> object:
-    """A cell's text; lists and objects of chats stored as JSON in a cell are decoded."""
-    if name in _JSON_CELLS and text[:1] in ("[", "{"):
-        try:
-            return decode(text.encode())
-        except JsonFault:
-            return text
-    return text
+    """A cell's text; chats stored as JSON in a cell are decoded."""
+    if text[:1] not in ("[", "{") or name not in _JSON_CELLS | _SIDES:
+        return text
+    try:
+        value = decode(text.encode())
+    except JsonFault:
+        return text
+    return value if name in _JSON_CELLS or _is_chat(value) else text
 
 
-def _sniff(header: bytes) -> bytes:
+def _is_chat(value: Any) -> bool:
+    """One message or a list of them, rather than a text that happens to be JSON."""
+    turns = value if isinstance(value, list) else [value]
+    return bool(turns) and all(isinstance(turn, dict) and _has_role(turn) for turn in turns)
+
+
+def _has_role(turn: dict[str, Any]) -> bool:
+    return isinstance(turn.get("role", turn.get("from")), str)
+
+
+def _sniff(head: bytes) -> bytes:
     """The delimiter that cuts the header into most cells."""
-    return max(_DELIMITERS, key=header.count)
+    return max(_DELIMITERS, key=head.partition(b"\n")[0].count)
+
+
+def _record_pattern(delimiter: bytes) -> re.Pattern[bytes]:
+    """One whole record with its newline. A cell is a quoted part, if any, and what follows it."""
+    mark = re.escape(delimiter)
+    cell = rb'(?:"(?:[^"]++|"")*+"|(?!"))[^' + mark + rb"\n]*+"
+    return re.compile(cell + rb"(?:" + mark + cell + rb")*+\n")
+
+
+def _without_ending(data: bytes, start: int, end: int) -> int:
+    """The position before the newline (and carriage returns) that ends a record."""
+    end -= 1
+    while end > start and data[end - 1] in b"\r\n":
+        end -= 1
+    return end
 
 
 def _still_quoted(line: bytes, delimiter: bytes, inside: bool) -> bool:

@@ -1,116 +1,118 @@
-"""Find rows: plain text in any case, ``role:user word``, ``is:edited``, ``/regex/``.
+"""Find rows by the filter language (`data.query`), in chunks and in order.
 
-Plain text in a JSONL file is searched in raw blocks (10 to 13 times the CPU of ``wc -l``) and
-places are mapped to rows by counting newlines; everything else looks at rows one by one. Rows come
-in chunks, in order, so that a screen can show the first ones while the search goes on.
+Words in a JSONL file are searched in raw blocks (10 to 13 times the CPU of ``wc -l``) and places
+are mapped to rows by counting newlines; whatever else a filter asks is looked at in those rows
+only. Chunks let a screen show the first rows while the search goes on.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any as Anything
+from typing import Protocol
 
+from finetui.data import query
 from finetui.data.dataset import DataSet
 from finetui.data.journal import State
-from finetui.data.records import ROLES, read_record
+from finetui.data.query import Term, parse_query, plain_words
+from finetui.data.records import Record, messages, read_record
 from finetui.data.source import JsonlSource, Stop
-from finetui.data.strict import RowError
+from finetui.data.strict import JsonFault, RowError, decode
 from finetui.errors import UserError
 
 Report = Callable[[int, int], None]
 
 _BLOCK = 1 << 22
 _CHUNK = 2000
-_TOKEN = re.compile(r"(?:(is|role|line):(\S+)|(/)((?:[^/\\]|\\.)+)/)\s*")
-_KINDS: dict[str, Callable[[State], bool]] = {
-    "edited": lambda state: state.text is not None,
-    "dropped": lambda state: state.dropped,
-    "changed": lambda state: state.text is not None or state.dropped,
-    "kept": lambda state: not state.dropped,
-}
 
 
-@dataclass(frozen=True)
-class Query:
-    """A parsed filter; all of its parts must hold."""
+class FindingRows(Protocol):
+    """What a filter asks of a store of findings."""
 
-    phrase: str = ""
-    role: str = ""
-    kinds: tuple[str, ...] = ()
-    pattern: re.Pattern[str] | None = None
-    line: int = 0
-    broken: bool = False
+    def counts(self) -> dict[str, int]: ...
 
-    @property
-    def plain(self) -> bool:
-        return bool(self.phrase) and self == Query(self.phrase)
+    def rows_of(self, check: str) -> Sequence[int]: ...
 
 
-def parse_query(text: str) -> Query:
-    """Read a filter; raises UserError for an unknown word after ``is:`` or a bad regex."""
-    role, kinds, pattern, line, broken = "", [], None, 0, False
-    rest = text.strip()
-    while found := _TOKEN.match(rest):
-        name, value, slash, regex = found.groups()
-        if slash:
-            pattern = _compiled(regex)
-        elif name == "role":
-            role = ROLES.get(value.lower(), value.lower())
-        elif name == "line":
-            line = _number(value)
-        elif value in ("malformed", "broken"):
-            broken = True
-        elif value in _KINDS:
-            kinds.append(value)
-        else:
-            known = ", ".join(f"is:{kind}" for kind in (*_KINDS, "malformed"))
-            raise UserError(f"is:{value} is not known.", fix=f"Use one of: {known}.")
-        rest = rest[found.end() :]
-    return Query(rest, role, tuple(kinds), pattern, line, broken)
+@dataclass
+class Surroundings:
+    """What a filter may ask beyond the rows; what is missing is a UserError when asked for.
 
+    ``tokens`` counts a record's tokens; ``split`` gives the rows a version put into one.
+    """
 
-def _compiled(regex: str) -> re.Pattern[str]:
-    try:
-        return re.compile(regex, re.IGNORECASE)
-    except re.error as error:
-        raise UserError(f"/{regex}/ is not a regular expression: {error}.") from None
+    findings: FindingRows | None = None
+    tokens: Callable[[Record], int] | None = None
+    split: Callable[[str], Collection[int]] | None = None
+    _rows: dict[str, frozenset[int]] = field(default_factory=dict)
 
+    def rows_with(self, name: str) -> frozenset[int]:
+        """Rows with a finding of a check, a family, a severity, or any."""
+        if name not in self._rows:
+            self._rows[name] = frozenset(self._find(name))
+        return self._rows[name]
 
-def _number(text: str) -> int:
-    digits = text.replace(",", "")
-    if not digits.isdecimal():
-        raise UserError(f"line:{text} is not a line number.", fix="Write for example line:128.")
-    return int(digits)
+    def _find(self, name: str) -> Iterator[int]:
+        from finetui.data.checks.registry import CHECKS
+
+        if self.findings is None:
+            raise UserError("the set has not been checked.", fix="Run the checks first (c).")
+        found = self.findings.counts()
+        wanted = [
+            check.id
+            for check in CHECKS.values()
+            if name in ("any", check.id, check.family, check.severity)
+        ]
+        if not wanted and name not in found:
+            raise UserError(f"there is no check {name!r}.", fix="See: finetui check --list")
+        for check in wanted or [name]:
+            if found.get(check):
+                yield from self.findings.rows_of(check)
+
+    def rows_in(self, name: str) -> frozenset[int]:
+        key = f"split:{name}"
+        if key not in self._rows:
+            if self.split is None:
+                raise UserError("no version of this set is split.", fix="Split it first (s).")
+            self._rows[key] = frozenset(self.split(name))
+        return self._rows[key]
 
 
 def filter_rows(
-    dataset: DataSet, text: str, stop: Stop | None = None, progress: Report | None = None
+    dataset: DataSet,
+    text: str,
+    stop: Stop | None = None,
+    progress: Report | None = None,
+    around: Surroundings | None = None,
 ) -> Iterator[list[int]]:
     """Rows that match, in order, in chunks (some may be empty); ``progress`` gets (done, total).
 
     Raises UserError for a filter that cannot be read.
     """
-    query = parse_query(text)
-    if query.plain and isinstance(dataset.source, JsonlSource):
-        return _search_blocks(dataset, dataset.source, query, stop, progress)
-    if query.line:
-        return _line(dataset, query)
-    return _search_rows(dataset, query, stop, progress)
+    term = parse_query(text)
+    around = around or Surroundings()
+    words = plain_words(term)
+    if words and isinstance(dataset.source, JsonlSource):
+        return _search_blocks(dataset, dataset.source, words, stop, progress)
+    return _search_rows(dataset, term, around, stop, progress)
 
 
-def _line(dataset: DataSet, query: Query) -> Iterator[list[int]]:
-    row = query.line - 1
-    if not isinstance(dataset.source, JsonlSource):
-        lines = [dataset.source.line(each) for each in range(dataset.rows)]
-        row = next((each for each, line in enumerate(lines) if line >= query.line), -1)
-    yield [row] if 0 <= row < dataset.rows else []
+def is_quick(dataset: DataSet, text: str) -> bool:
+    """Whether a filter may run beside a screen: words in raw blocks, or few rows to look at."""
+    few = 5000
+    if dataset.rows <= few:
+        return True
+    return bool(plain_words(parse_query(text))) and isinstance(dataset.source, JsonlSource)
 
 
 # ---------------------------------------------------------------- raw blocks
 
 
+@lru_cache(64)
 def matcher(phrase: str) -> Callable[[bytes, int], tuple[int, int]]:
     """(block, from) to the next place of ``phrase`` in JSON text, in any case; (-1, -1) for none.
 
@@ -151,10 +153,14 @@ def _spellings(character: str) -> bytes:
 
 
 def _search_blocks(
-    dataset: DataSet, source: JsonlSource, query: Query, stop: Stop | None, progress: Report | None
+    dataset: DataSet, source: JsonlSource, words: str, stop: Stop | None, progress: Report | None
 ) -> Iterator[list[int]]:
-    lower, search = is_plain(query.phrase), matcher(query.phrase)
-    edited = {row: state.text for row, state in _overlay(dataset).items() if state.text is not None}
+    lower, search = is_plain(words), matcher(words)
+    edited = {
+        row: state.text.encode(errors="surrogatepass")
+        for row, state in _overlay(dataset).items()
+        if state.text is not None
+    }
     for first, base, block in source.blocks(_BLOCK):
         if stop and stop():
             return
@@ -162,7 +168,7 @@ def _search_blocks(
         rows = list(_block_rows(block.lower() if lower else block, first, search))
         if edited:
             here = [row for row in edited if first <= row < after]
-            again = [row for row in here if _holds(edited[row], query.phrase)]
+            again = [row for row in here if _holds(edited[row], words)]
             rows = sorted({row for row in rows if row not in edited}.union(again))
         yield rows
         if progress:
@@ -189,74 +195,254 @@ def _overlay(dataset: DataSet) -> dict[int, State]:
     return dict(dataset.journal.overlay) if dataset.journal else {}
 
 
-def _holds(text: str, phrase: str) -> bool:
-    raw = text.encode(errors="surrogatepass")
-    return matcher(phrase)(raw.lower() if is_plain(phrase) else raw, 0)[0] >= 0
+def _holds(raw: bytes, words: str) -> bool:
+    return matcher(words)(raw.lower() if is_plain(words) else raw, 0)[0] >= 0
 
 
 # ---------------------------------------------------------------- row by row
 
 
 def _search_rows(
-    dataset: DataSet, query: Query, stop: Stop | None, progress: Report | None
+    dataset: DataSet, term: Term, around: Surroundings, stop: Stop | None, progress: Report | None
 ) -> Iterator[list[int]]:
-    from_overlay = bool(set(query.kinds) & {"edited", "dropped", "changed"})
-    if not from_overlay:
-        dataset.build_index(None, stop)
-    rows = dataset.changed_rows() if from_overlay else range(dataset.rows)
-    matches = _predicate(dataset, query)
     found: list[int] = []
-    for number, row in enumerate(rows, 1):
-        if matches(row):
+    for number, row in enumerate(_candidates(dataset, term, around, stop, progress), 1):
+        if _Look(dataset, row, around).holds(term):
             found.append(row)
         if number % _CHUNK == 0:
             if stop and stop():
                 return
             yield found
             found = []
-            if progress:
-                progress(number, len(rows))
     yield found
 
 
-def _predicate(dataset: DataSet, query: Query) -> Callable[[int], bool]:
-    search = matcher(query.phrase) if query.phrase else None
-    lower = is_plain(query.phrase)
+def _candidates(
+    dataset: DataSet, term: Term, around: Surroundings, stop: Stop | None, progress: Report | None
+) -> Iterator[int]:
+    """Rows that may match, in order: fewer than all when one part of the filter says so."""
+    parts = term.terms if isinstance(term, query.All) else (term,)
+    for part in parts:
+        in_journal = isinstance(part, query.Is) and part.kind not in ("kept", "malformed")
+        if in_journal or isinstance(part, query.Labelled):
+            yield from sorted(_overlay(dataset))
+            return
+        if isinstance(part, query.Found):
+            yield from sorted(around.rows_with(part.name))
+            return
+    dataset.build_index(None, stop)
+    words = [part.text for part in parts if isinstance(part, query.Words) and part.text]
+    if words and isinstance(dataset.source, JsonlSource):
+        longest = max(words, key=len)
+        for chunk in _search_blocks(dataset, dataset.source, longest, stop, progress):
+            yield from chunk
+        return
+    yield from _counted(_in_lines(dataset, parts), progress)
 
-    def holds_phrase(row: int) -> bool:
-        raw = dataset.raw(row)
-        return search is None or search(raw.lower() if lower else raw, 0)[0] >= 0
 
-    def matches(row: int) -> bool:
-        state = dataset.state(row)
-        if not all(_KINDS[kind](state) for kind in query.kinds):
+def _counted(rows: range, progress: Report | None) -> Iterator[int]:
+    for number, row in enumerate(rows):
+        if progress and number % _CHUNK == 0:
+            progress(number, len(rows))
+        yield row
+
+
+def _in_lines(dataset: DataSet, parts: Sequence[Term]) -> range:
+    """Rows between the lines asked for; a JSONL row is its line."""
+    first, last = 0, dataset.rows
+    if isinstance(dataset.source, JsonlSource):
+        for part in parts:
+            if isinstance(part, query.Lines):
+                first, last = max(first, part.first - 1), min(last, part.last)
+    return range(first, last)
+
+
+class _Look:
+    """One row, read no further than the filter asks."""
+
+    def __init__(self, dataset: DataSet, row: int, around: Surroundings) -> None:
+        self._dataset, self._row, self._around = dataset, row, around
+        self._state: State = dataset.state(row)
+        self._known: dict[str, Anything] = {}
+
+    def holds(self, term: Term) -> bool:
+        match term:
+            case query.All(terms):
+                return all(self.holds(part) for part in terms)
+            case query.Any(terms):
+                return any(self.holds(part) for part in terms)
+            case query.Not(part):
+                return not self.holds(part)
+            case query.Words():
+                return self._says(term)
+            case query.Compares():
+                return self._compares(term)
+            case _:
+                return self._is_so(term)
+
+    def _is_so(self, term: Term) -> bool:
+        match term:
+            case query.Matches(pattern):
+                return bool(pattern.search(self._dataset.text(self._row)))
+            case query.Is(kind):
+                return self._in_state(kind)
+            case query.Found(name):
+                return self._row in self._around.rows_with(name)
+            case query.InSplit(name):
+                return self._row in self._around.rows_in(name)
+            case query.Lines(first, last):
+                return first <= self._dataset.source.line(self._row) <= last
+            case query.Labelled(text):
+                return self._state.label.casefold() == text.casefold()
+        raise TypeError(term)
+
+    def _in_state(self, kind: str) -> bool:
+        state = self._state
+        if kind == "malformed":
+            return self.value is _BROKEN
+        told = {
+            "edited": state.text is not None,
+            "dropped": state.dropped,
+            "quarantined": state.quarantined,
+            "marked": state.marked,
+            "changed": state.text is not None or not state.kept,
+            "kept": state.kept,
+        }
+        return told[kind]
+
+    def _says(self, term: query.Words) -> bool:
+        if not term.role:
+            raw = self._dataset.raw(self._row)
+            return not term.text or _holds(raw, term.text)
+        if self.record is None:
             return False
-        if query.broken and not _broken(dataset, row):
-            return False
-        if not holds_phrase(row):
-            return False
-        if query.pattern and not query.pattern.search(dataset.text(row)):
-            return False
-        return not query.role or _says(dataset, row, query)
+        wanted = term.text.casefold()
+        return any(
+            wanted in turn.content.casefold()
+            for turn in self.record.all_turns()
+            if turn.role == term.role
+        )
 
-    return matches
+    def _compares(self, term: query.Compares) -> bool:
+        figure = self._figure(term.path) if term.path in query.FIGURES else None
+        found = value_at(self.value, term.path, self.record) if figure is None else figure
+        return _compare(found, term.operator, term.value)
+
+    def _figure(self, name: str) -> int | None:
+        if name == "bytes":
+            return len(self._dataset.raw(self._row))
+        if name == "findings":
+            around = self._around
+            return sum(
+                self._row in around.rows_with(check)
+                for check, count in (around.findings.counts() if around.findings else {}).items()
+                if count
+            )
+        if self.record is None:
+            return None
+        if name == "turns":
+            return len(self.record.all_turns())
+        if name == "length":
+            return sum(len(turn.content) for turn in self.record.all_turns())
+        if self._around.tokens is None:
+            raise UserError("tokens need a model.", fix="Name one in a recipe.")
+        return self._around.tokens(self.record)
+
+    @property
+    def value(self) -> object:
+        if "value" not in self._known:
+            try:
+                self._known["value"] = self._dataset.value(self._row)
+            except RowError:
+                self._known["value"] = _BROKEN
+        return self._known["value"]
+
+    @property
+    def record(self) -> Record | None:
+        if "record" not in self._known:
+            broken = self.value is _BROKEN
+            read = None if broken else read_record(self.value, self._dataset.shape)[0]
+            self._known["record"] = read
+        return self._known["record"]  # type: ignore[no-any-return]
 
 
-def _broken(dataset: DataSet, row: int) -> bool:
+_BROKEN = object()
+
+
+def value_at(value: object, path: str, record: Record | None = None) -> object:
+    """The value at a dotted path, numbers for places in a list; None where there is none.
+
+    ``answer`` is the last answer's text, ``answer.NAME`` a field of an answer that is JSON.
+    """
+    name, _, rest = path.partition(".")
+    if name == "answer" and record is not None and not _has(value, name):
+        from finetui.data.keys import answer_text
+
+        text = answer_text(record).strip()
+        return value_at(_parsed(text), rest) if rest else text
+    for part in path.split("."):
+        if isinstance(value, dict):
+            value = value.get(part)
+        elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
+            value = value[int(part)]
+        else:
+            return None
+    return value
+
+
+def _has(value: object, name: str) -> bool:
+    return isinstance(value, dict) and name in value
+
+
+def _parsed(text: str) -> object:
     try:
-        dataset.value(row)
-    except RowError:
-        return True
-    return False
+        return decode(text.encode(errors="surrogatepass"))
+    except JsonFault:
+        return None
 
 
-def _says(dataset: DataSet, row: int, query: Query) -> bool:
-    """A turn of the asked role holds the phrase (any turn of that role, without a phrase)."""
+def _compare(found: object, operator: str, wanted: str) -> bool:
+    """Numbers as numbers, everything else as text in any case."""
+    if operator in (">", "<", ">=", "<="):
+        number, limit = _number(found), _number(wanted)
+        if number is None or limit is None:
+            return False
+        return {
+            ">": number > limit,
+            "<": number < limit,
+            ">=": number >= limit,
+            "<=": number <= limit,
+        }[operator]
+    text = _as_text(found).casefold()
+    if operator == "~":
+        return wanted.casefold() in text
+    number, limit = _number(found), _number(wanted)
+    same = number == limit if None not in (number, limit) else text == wanted.casefold()
+    return same != (operator == "!=")
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
     try:
-        record, _ = read_record(dataset.value(row), dataset.shape)
-    except RowError:
-        return False
-    phrase = query.phrase.casefold()
-    return record is not None and any(
-        phrase in turn.content.casefold() for turn in record.all_turns() if turn.role == query.role
-    )
+        return float(value)
+    except ValueError:
+        return None
+
+
+def _as_text(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    return "" if value is None else json.dumps(value, ensure_ascii=False)
+
+
+def token_counter(tokenizer: Anything) -> Callable[[Record], int]:
+    """Counts a record's tokens under a `ChatTokenizer`; 0 for one its template refuses."""
+
+    def count(record: Record) -> int:
+        try:
+            return len(tokenizer.encode(messages(record), tools=record.extra.get("tools")).ids)
+        except UserError:
+            return 0
+
+    return count

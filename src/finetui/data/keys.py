@@ -67,7 +67,9 @@ def value_hash(value: object) -> int:
 
 def content_hash(record: Record) -> int:
     """The hash of what is trained on: turns, sides, label and tools; not ids or metadata."""
-    turns = [(turn.role, turn.content, turn.tool_calls) for turn in record.all_turns()]
+    turns = [
+        (turn.role, turn.parts or turn.content, turn.tool_calls) for turn in record.all_turns()
+    ]
     sides = len(record.turns), len(record.chosen or ())
     return value_hash((turns, sides, record.label, record.extra.get("tools")))
 

@@ -15,7 +15,8 @@ from collections.abc import Callable
 from itertools import pairwise
 
 BLOCK = 1 << 16
-_READ = 16 * BLOCK
+_BLOCKS_A_STEP = 16
+_DENSE = BLOCK // 128  # with more newlines in a block, counting beats jumping from one to the next
 _CACHED_BLOCKS = 16
 
 
@@ -29,6 +30,22 @@ def newline_positions(block: bytes, base: int) -> list[int]:
     return found
 
 
+def count_newlines(block: bytes, about: int) -> int:
+    """The newlines of a block; ``about`` so many are expected.
+
+    ``bytes.count`` looks at every byte (1 ns each), ``find`` leaps with memchr but costs 100 ns a
+    newline: of usual rows of a kilobyte that is a quarter of the time.
+    """
+    if about > _DENSE:
+        return block.count(b"\n")
+    find, number = block.find, 0
+    position = find(b"\n")
+    while position >= 0:
+        number += 1
+        position = find(b"\n", position + 1)
+    return number
+
+
 class LineIndex:
     """Physical lines of an open file; grows while ``build`` runs in another thread.
 
@@ -40,11 +57,17 @@ class LineIndex:
         self._ends = array("Q")  # newlines up to the end of block k
         self._newlines_of: OrderedDict[int, list[int]] = OrderedDict()
         self.complete = size == 0
+        self._found = _DENSE + 1  # newlines of the last block
         self._tail = 0  # 1 when the last line has no newline
 
     @property
     def lines(self) -> int:
-        return (self._ends[-1] if self._ends else 0) + self._tail
+        return self.whole_lines + self._tail
+
+    @property
+    def whole_lines(self) -> int:
+        """Lines that end with a newline: not the last one of a file that is still growing."""
+        return self._ends[-1] if self._ends else 0
 
     @property
     def indexed_bytes(self) -> int:
@@ -60,16 +83,19 @@ class LineIndex:
         while not self.complete and (limit is None or self.indexed_bytes < limit):
             if stop and stop():
                 return
-            self._extend(os.pread(self._descriptor, _READ, len(self._ends) * BLOCK))
+            for _ in range(_BLOCKS_A_STEP):
+                # Block by block: a longer read leaves the processor's cache before it is counted.
+                self._extend(os.pread(self._descriptor, BLOCK, len(self._ends) * BLOCK))
+                if self.complete:
+                    break
             if progress:
                 progress(self.indexed_bytes)
 
-    def _extend(self, chunk: bytes) -> None:
-        total = self._ends[-1] if self._ends else 0
-        for start in range(0, len(chunk), BLOCK):
-            total += chunk.count(b"\n", start, start + BLOCK)
-            self._ends.append(total)
-        if self.indexed_bytes >= self.size or not chunk:
+    def _extend(self, block: bytes) -> None:
+        if block:
+            self._found = count_newlines(block, self._found)
+            self._ends.append(self.whole_lines + self._found)
+        if self.indexed_bytes >= self.size or not block:
             last = os.pread(self._descriptor, 1, self.size - 1)
             self._tail = int(last not in (b"\n", b""))
             self.complete = True

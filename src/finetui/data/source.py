@@ -1,4 +1,4 @@
-"""Open a data set file and read its rows; the file itself is never written.
+"""Open data set files and read their rows; the files themselves are never written.
 
 Every format gives the same view: rows by number, each with its physical line (1-based), the byte
 where it begins, its raw bytes and its value. For JSONL a row is a physical line, blank or not.
@@ -7,6 +7,7 @@ where it begins, its raw bytes and its value. For JSONL a row is a physical line
 from __future__ import annotations
 
 import os
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,19 +17,19 @@ import xxhash
 
 from finetui.data.lineindex import LineIndex
 from finetui.data.shapes import ShapeGuess, detect_shape
+from finetui.data.sidecar import Sidecar
 from finetui.data.strict import BOM, JsonFault, RowError, decode, dumps
-from finetui.errors import UserError
 
-__all__ = ["Progress", "RawRow", "RowError", "Source", "Stop", "open_source"]
+__all__ = ["Head", "Place", "Progress", "RawRow", "RowError", "Source", "Stop", "open_source"]
 
 Progress = Callable[[int], None]
 Stop = Callable[[], bool]
 
 EAGER = 4 << 20  # bytes read on opening: the first page of any file, all of a small one
+LONG = 1 << 20  # rows longer than this are shown cut
 _READ = 1 << 20
 _EDGE = 1 << 16
 _SAMPLE = 50
-_PACKED = {".gz": "gunzip -k", ".zst": "zstd -dk", ".xz": "unxz -k", ".zip": "unzip"}
 
 
 class RawRow(NamedTuple):
@@ -40,22 +41,56 @@ class RawRow(NamedTuple):
     raw: bytes
 
 
+class Place(NamedTuple):
+    """Where a row lies: the file, its physical line there (1-based), the byte where it begins."""
+
+    path: Path
+    line: int
+    offset: int
+
+
+class Head(NamedTuple):
+    """The first bytes of a row, and how many it has in all."""
+
+    raw: bytes
+    length: int
+
+    @property
+    def cut(self) -> bool:
+        return len(self.raw) < self.length
+
+
 class Source(ABC):
-    """A file of rows, open for reading.
+    """Rows of a file (or of several), open for reading.
 
     ``rows`` is what can be read now; while ``exact`` is False more may follow, and
-    ``estimated_rows`` says about how many there are in all.
+    ``estimated_rows`` says about how many there are in all. ``path`` is what the person named,
+    ``files`` are the files behind it. ``partial`` says that only the beginning of a file is
+    there yet, so that its last row is not to be trusted.
     """
 
     format: str = ""
+    packing: str = ""  # gzip, zstd, ... for a compressed file
     verbatim = False  # raw(i) plus a newline is what a version should hold for an unedited row
 
-    def __init__(self, path: Path, cache: Path | None = None) -> None:
-        self.path, self.cache = path, cache
+    def __init__(
+        self,
+        path: Path,
+        cache: Path | None = None,
+        partial: bool = False,
+        files: list[Path] | None = None,
+    ) -> None:
+        self.path, self.cache, self.partial = path, cache, partial
+        self.files = files or [path]
         self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        state = os.fstat(self.descriptor)
-        self.size, self.modified = state.st_size, state.st_mtime_ns
+        self._states = [_state(os.fstat(self.descriptor))]
+        if files:
+            self._states = [_state(os.stat(file)) for file in files]
+        self.size = sum(size for size, _ in self._states)
+        self.modified = max(modified for _, modified in self._states)
+        self._building = threading.Lock()  # two threads may ask for the index at once
         self._shape: ShapeGuess | None = None
+        self._shape_exact = False
 
     # ------------------------------------------------------------ what each format provides
 
@@ -73,6 +108,10 @@ class Source(ABC):
 
     @abstractmethod
     def raw(self, row: int) -> bytes: ...
+
+    @abstractmethod
+    def head_of(self, row: int, limit: int = LONG) -> Head:
+        """At most ``limit`` bytes of a row, without reading the rest of it."""
 
     @abstractmethod
     def line(self, row: int) -> int: ...
@@ -98,11 +137,26 @@ class Source(ABC):
         """Faults of the file that belong to no row (an array that is never closed)."""
         return []
 
+    def as_jsonl(self) -> JsonlSource | None:
+        """The JSON Lines file whose physical line k is row k, once the index is built.
+
+        It is the file itself, or the copy of what was compressed or binary; None for formats
+        that are read in place by other rules.
+        """
+        return None
+
     # ------------------------------------------------------------ the same for all formats
 
     def head(self, count: int) -> list[bytes]:
         """The first rows, without waiting for the index."""
         return [self.raw(row) for row in range(min(count, self.rows))]
+
+    def length(self, row: int) -> int:
+        """How many bytes a row has."""
+        return self.head_of(row, 0).length
+
+    def place(self, row: int) -> Place:
+        return Place(self.path, self.line(row), self.offset(row))
 
     def value(self, row: int) -> object:
         """The row's value; raises RowError with line, offset and the position of the fault."""
@@ -125,16 +179,25 @@ class Source(ABC):
 
     @property
     def shape(self) -> ShapeGuess:
-        """What the rows look like, from the first ones and some spread over what is indexed."""
-        if self._shape is None:
-            self._shape = detect_shape(self._sample())
+        """What the rows look like, from the first ones and some spread over what is indexed.
+
+        Guessed once from the first page and once more when every row is known.
+        """
+        if self._shape is None or (self.exact and not self._shape_exact):
+            self._shape_exact = self.exact
+            self._shape = self._guess()
         return self._shape
+
+    def _guess(self) -> ShapeGuess:
+        return detect_shape(self._sample())
 
     def _sample(self) -> list[object]:
         rows = self.rows
         step = max(1, rows // _SAMPLE)
         values = []
         for row in sorted({*range(min(_SAMPLE, rows)), *range(0, rows, step)}):
+            if rows > 1 and self.length(row) > LONG:
+                continue
             try:
                 values.append(self.value(row))
             except RowError:
@@ -143,17 +206,20 @@ class Source(ABC):
 
     def identity(self) -> str:
         """Size and a hash of both ends: tells another file state without reading all of it."""
-        digest = xxhash.xxh3_128(os.pread(self.descriptor, _EDGE, 0))
-        digest.update(os.pread(self.descriptor, _EDGE, max(0, self.size - _EDGE)))
+        if self.files == [self.path]:
+            return f"{self.size}-{_ends(self.descriptor, self.size).hexdigest()}"
+        digest = xxhash.xxh3_128()
+        for file in self.files:
+            with file.open("rb") as opened:
+                digest.update(_ends(opened.fileno(), file.stat().st_size).digest())
         return f"{self.size}-{digest.hexdigest()}"
 
     def changed(self) -> bool:
-        """The file on the disk is no longer the one that was opened."""
+        """A file on the disk is no longer the one that was opened."""
         try:
-            now = self.path.stat()
+            return [_state(file.stat()) for file in self.files] != self._states
         except OSError:
             return True
-        return (now.st_size, now.st_mtime_ns) != (self.size, self.modified)
 
     def close(self) -> None:
         if self.descriptor >= 0:
@@ -167,24 +233,36 @@ class Source(ABC):
         self.close()
 
 
+def _state(stat: os.stat_result) -> tuple[int, int]:
+    return stat.st_size, stat.st_mtime_ns
+
+
+def _ends(descriptor: int, size: int) -> xxhash.xxh3_128:
+    digest = xxhash.xxh3_128(os.pread(descriptor, _EDGE, 0))
+    digest.update(os.pread(descriptor, _EDGE, max(0, size - _EDGE)))
+    return digest
+
+
 class JsonlSource(Source):
     """One JSON value a line. The index is one newline count a 64 kB block."""
 
     format = "jsonl"
     verbatim = True
 
-    def __init__(self, path: Path, cache: Path | None = None) -> None:
-        super().__init__(path, cache)
+    def __init__(self, path: Path, cache: Path | None = None, partial: bool = False) -> None:
+        super().__init__(path, cache, partial)
         self._bom = len(BOM) if os.pread(self.descriptor, 3, 0) == BOM else 0
         self.index = LineIndex(self.descriptor, self.size)
-        if not self._load():
+        self._sidecar = Sidecar(self, "lines", EAGER)
+        kept = self._sidecar.load()
+        if kept is None or not self.index.load(kept):
             self.index.build(EAGER)
             while not self.index.lines and not self.index.complete:
                 self.index.build(self.index.indexed_bytes + EAGER)
 
     @property
     def rows(self) -> int:
-        return self.index.lines
+        return self.index.whole_lines if self.partial else self.index.lines
 
     @property
     def exact(self) -> bool:
@@ -194,12 +272,17 @@ class JsonlSource(Source):
     def estimated_rows(self) -> int:
         """From the mean line length so far; the exact count once the index is complete."""
         if self.index.complete or not self.index.indexed_bytes:
-            return self.index.lines
+            return self.rows
         return max(1, round(self.size * self.index.lines / self.index.indexed_bytes))
 
     def raw(self, row: int) -> bytes:
         raw = self.index.read(row)
         return raw[self._bom :] if row == 0 else raw
+
+    def head_of(self, row: int, limit: int = LONG) -> Head:
+        start, end = self.index.span(row)
+        start += self._bom if row == 0 else 0
+        return Head(os.pread(self.descriptor, min(limit, end - start), start), end - start)
 
     def line(self, row: int) -> int:
         return row + 1
@@ -207,11 +290,16 @@ class JsonlSource(Source):
     def offset(self, row: int) -> int:
         return self.index.span(row)[0] + (self._bom if row == 0 else 0)
 
+    def as_jsonl(self) -> JsonlSource:
+        return self
+
     def build_index(self, progress: Progress | None = None, stop: Stop | None = None) -> None:
-        if not self.index.complete:
+        with self._building:
+            if self.index.complete:
+                return
             self.index.build(None, progress, stop)
             if self.index.complete:
-                self._save()
+                self._sidecar.save(self.index.dump())
 
     def blocks(self, size: int = _READ) -> Iterator[tuple[int, int, bytes]]:
         """(first row, byte offset, whole lines) in order; needs no index."""
@@ -242,113 +330,14 @@ class JsonlSource(Source):
                 yield RawRow(row, row + 1, base + start, block[start:end])
                 row, start = row + 1, end + 1
 
-    # The sidecar belongs to one state of the file: size and time of change are in its first line.
-    def _sidecar(self) -> Path | None:
-        if self.cache is None or self.size <= EAGER:
-            return None
-        name = xxhash.xxh3_64_hexdigest(str(self.path.resolve()).encode())
-        return self.cache / "index" / f"{self.path.stem[:40]}-{name}.lines"
-
-    def _stamp(self) -> bytes:
-        return f"finetui-lines 1 {self.size} {self.modified} {self.identity()}\n".encode()
-
-    def _load(self) -> bool:
-        sidecar = self._sidecar()
-        if sidecar is None or not sidecar.is_file():
-            return False
-        stamp, content = self._stamp(), sidecar.read_bytes()
-        return content.startswith(stamp) and self.index.load(content[len(stamp) :])
-
-    def _save(self) -> None:
-        sidecar = self._sidecar()
-        if sidecar is None:
-            return
-        from finetui.workspace import write_atomic
-
-        sidecar.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_atomic(sidecar, self._stamp() + self.index.dump())
-
 
 def open_source(path: Path | str, cache: Path | None = None) -> Source:
-    """Open a JSONL, JSON, CSV, TSV or Parquet file by what it holds, not only by its name.
+    """Open a file by what it holds, not only by its name: JSONL, a JSON array, CSV, TSV, Parquet,
+    Arrow, each also compressed, or a folder written by ``datasets``.
 
-    ``cache`` is a folder for rebuildable indexes. Raises UserError when the file cannot be read.
+    ``cache`` is a folder for rebuildable indexes and copies; without it they live as long as the
+    source. Raises UserError when the file cannot be read.
     """
-    path = Path(path)
-    try:
-        head = _head(path)
-        return _door(path, head)(path, cache)
-    except FileNotFoundError:
-        raise UserError("there is no such file.", str(path), "Check the path.") from None
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise UserError(f"cannot be read: {reason}.", str(path), "Check its permissions.") from None
+    from finetui.data.formats import open_path
 
-
-def _head(path: Path) -> bytes:
-    if path.is_dir():
-        raise UserError("is a folder, not a data file.", str(path), "Name a file in it.")
-    if path.suffix in _PACKED:
-        command = f"Unpack it first: {_PACKED[path.suffix]} {path.name}"
-        raise UserError("is compressed; rows cannot be reached at random.", str(path), command)
-    with path.open("rb") as file:
-        head = file.read(_EDGE)
-    if not head:
-        raise UserError("is empty.", str(path), "Choose a file with rows.")
-    if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        command = f"Convert it: iconv -f UTF-16 -t UTF-8 {path.name} > new-{path.name}"
-        raise UserError("is UTF-16, not UTF-8.", str(path), command)
-    return head
-
-
-def _door(path: Path, head: bytes) -> Callable[[Path, Path | None], Source]:
-    """The reader for a file, from its first bytes and its suffix."""
-    if head[:4] == b"PAR1":
-        from finetui.data.parquet import ParquetSource
-
-        return ParquetSource
-    suffix = path.suffix.lower()
-    if suffix in (".csv", ".tsv", ".tab"):
-        from finetui.data.delimited import CsvSource
-
-        return CsvSource
-    if b"\0" in head or suffix == ".parquet":
-        raise UserError(
-            "is a binary file finetui does not know.", str(path), "Use JSONL, JSON, CSV or Parquet."
-        )
-    start = head.removeprefix(BOM).lstrip()
-    if suffix not in (".jsonl", ".ndjson", ".json") and start[:1] not in (b"{", b"["):
-        raise UserError(
-            "is not a data set finetui knows.", str(path), "Use JSONL, JSON, CSV or Parquet."
-        )
-    if start[:1] in (b"[", b"{") and _is_document(start, suffix, len(head) < _EDGE):
-        from finetui.data.document import JsonSource
-
-        return JsonSource
-    return JsonlSource
-
-
-def _is_document(start: bytes, suffix: str, whole: bool) -> bool:
-    """One JSON value over the whole file, rather than one a line."""
-    first, newline, rest = start.partition(b"\n")
-    try:
-        value = decode(first)
-        complete = True
-    except JsonFault:
-        value, complete = None, False
-    alone = not rest.strip() and (whole or not newline)
-    if start[:1] == b"[":
-        return suffix == ".json" or (not complete and first.strip() == b"[") or alone
-    if complete:
-        wraps = isinstance(value, dict) and any(_is_rows(part) for part in value.values())
-        return alone and wraps and not _is_one_row(value)
-    return suffix == ".json" and (first.strip() == b"{" or (alone and not newline))
-
-
-def _is_rows(value: object) -> bool:
-    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
-
-
-def _is_one_row(value: object) -> bool:
-    """A single chat is an object that holds a list as well; it is one row, not a wrapper."""
-    return detect_shape([value]).confidence > 0
+    return open_path(Path(path), cache)

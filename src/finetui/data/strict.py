@@ -18,7 +18,16 @@ BOM = b"\xef\xbb\xbf"
 _DECODER = msgspec.json.Decoder()
 _BYTE = re.compile(r"\(byte (\d+)\)")
 _CONSTANT = re.compile(rb'"(?:[^"\\]|\\.)*"|(-?Infinity|NaN)')
-_ESCAPED_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
+_HEX = rb"[0-9a-fA-F]{2}"
+_SURROGATE = re.compile(  # whole pairs and other escapes are passed over; group 1 is half a pair
+    rb"\\u[dD][89abAB]"
+    + _HEX
+    + rb"\\u[dD][c-fC-F]"
+    + _HEX
+    + rb"|(\\u[dD][89a-fA-F]"
+    + _HEX
+    + rb")|\\."
+)
 
 
 class JsonFault(Exception):
@@ -74,10 +83,10 @@ def explain(raw: bytes, error: Exception) -> NoReturn:
     _explain_grammar(text, constant.start() if constant else -1)
     if constant:
         name = constant[0].decode()
-        raise JsonFault("malformed-json", constant.start(), f"{name} is not JSON; use null")
-    surrogate = _ESCAPED_SURROGATE.search(raw)
+        raise JsonFault("not-a-number", constant.start(), f"{name} is not JSON; use null")
+    surrogate = next((hit for hit in _SURROGATE.finditer(raw) if hit[1]), None)
     if surrogate:
-        raise JsonFault("malformed-json", surrogate.start(), "half of a surrogate pair")
+        raise JsonFault("lone-surrogate", surrogate.start(), "half of a surrogate pair")
     place = _BYTE.search(str(error))
     raise JsonFault("malformed-json", int(place[1]) if place else 0, _plain(str(error)))
 

@@ -8,31 +8,29 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from finetui.data.dataset import DataSet
-from finetui.data.journal import UNTOUCHED, State
-from finetui.data.source import RawRow
-from finetui.data.split import LEFT_OUT, Split, SplitSpec, split_datasets
-from finetui.data.strict import JsonFault, decode, dumps
+from finetui.data.ledger import FILE as FROZEN
+from finetui.data.ledger import Ledger, read_ledger
+from finetui.data.split import Group, Split, SplitSpec, spec_of, split_datasets
+from finetui.data.version_rows import Order, Output, Part, Tally, file_hash, total, write_rows
 from finetui.errors import UserError
 
 if TYPE_CHECKING:
     from finetui.workspace import Workspace
 
+FORMAT = 2  # 1 had SHA-256 for the files and no ledger of the split
 _ID_LENGTH = 12
-_NOT_HASHED = ("id", "name", "created")
-_READ = 1 << 20
+_NOT_HASHED = ("id", "name", "created", "checks")
 _NAME = re.compile(r"[^\w .-]+")
 
 
@@ -44,22 +42,38 @@ class Version:
     path: Path
     manifest: dict[str, Any]
 
+    @property
+    def name(self) -> str:
+        return str(self.manifest.get("name", ""))
+
+    @property
+    def created(self) -> str:
+        """When it was written, as ISO 8601 with the zone."""
+        return str(self.manifest.get("created", ""))
+
+    @property
+    def rows(self) -> dict[str, int]:
+        """Rows of each file, by its name without the suffix."""
+        return {Path(out["file"]).stem: int(out["rows"]) for out in self.manifest["outputs"]}
+
+    @property
+    def files(self) -> list[Path]:
+        return [self.path / str(output["file"]) for output in self.manifest["outputs"]]
+
+    @property
+    def spec(self) -> SplitSpec | None:
+        """How it was split, if it was."""
+        said = self.manifest.get("split")
+        return spec_of(said) if said else None
+
+    @property
+    def ledger(self) -> Ledger:
+        """Which row went to which split; raises UserError when it was not split."""
+        return read_ledger(self.path)
+
     def file(self, name: str) -> Path:
         """``train``, ``validation``, ``test`` or ``data`` to its file."""
         return self.path / f"{name}.jsonl"
-
-
-@dataclass
-class _Tally:
-    """What became of one source's rows. Lines are physical and 1-based."""
-
-    rows: int = 0
-    written: int = 0
-    edited: int = 0
-    dropped: int = 0
-    blank: int = 0
-    dropped_lines: list[int] = field(default_factory=list)
-    malformed_lines: list[int] = field(default_factory=list)
 
 
 def write_version(
@@ -68,30 +82,78 @@ def write_version(
     name: str = "",
     spec: SplitSpec | None = None,
     skip_malformed: bool = False,
+    alike: Iterable[Group] = (),
+    earlier: Version | None = None,
+    checks: Mapping[str, Any] | None = None,
 ) -> Version:
     """Write ``versions/<id>/`` with ``data.jsonl``, or one file a split, and a manifest.
 
-    Dropped and blank rows are left out, and counted. A malformed row is a UserError that names
-    the first and how many there are, unless ``skip_malformed`` leaves them out as well.
+    Dropped, quarantined and blank rows are left out, and counted. A malformed row is a UserError
+    that names the first and how many there are, unless ``skip_malformed`` leaves them out as well.
+    ``alike`` and ``earlier`` (the version to go on from) are for the split; ``checks`` is what was
+    known of the rows, for the manifest (None: what the last scan of each source found).
     """
     sets = [datasets] if isinstance(datasets, DataSet) else list(datasets)
     if not sets:
         raise UserError("there is no data set to write a version of.")
-    for dataset in sets:
-        dataset.build_index()
-        if not skip_malformed:
-            _refuse_malformed(dataset)
-    result = split_datasets(sets, spec) if spec else None
+    result = None
+    if spec:
+        result = split_datasets(sets, spec, alike, earlier.ledger if earlier else None)
+    places = result.assignment if result else [None] * len(sets)
+    parts = [Part(dataset, own) for dataset, own in zip(sets, places, strict=True)]
+    return write_parts(parts, workspace, name, result, skip_malformed, checks=checks)
+
+
+def write_parts(
+    parts: Sequence[Part],
+    workspace: Workspace,
+    name: str = "",
+    result: Split | None = None,
+    skip_malformed: bool = False,
+    *,
+    facts: Mapping[str, Any] | None = None,
+    order: Order | None = None,
+    checks: Mapping[str, Any] | None = None,
+) -> Version:
+    """Write a version of rows that are already sorted out; see `write_version`.
+
+    ``facts`` are further sections of the manifest, ``order`` that of the rows of the first file.
+    """
+    names = result.names if result else ("data",)
     with _new_folder(workspace.versions) as folder:
-        tallies, outputs = _write_files(sets, result, folder)
-        manifest = _manifest(sets, workspace, tallies, outputs, result)
+        with ExitStack() as stack:
+            outputs = [stack.enter_context(Output(folder / f"{own}.jsonl")) for own in names]
+            written = write_rows(parts, outputs, skip_malformed, order)
+            entries = [output.entry() for output in outputs]
+        manifest = _manifest(parts, workspace, written, entries)
+        if result:
+            manifest["split"] = _split_facts(result, folder)
+        manifest |= dict(facts or {})
         manifest = {"id": version_id(manifest), "name": _NAME.sub("-", name)[:80]} | manifest
         manifest["created"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+        known = checks_of([part.dataset for part in parts], workspace) if checks is None else checks
+        if known:
+            manifest["checks"] = dict(known)
         target = _publish(folder, workspace.versions / str(manifest["id"]), manifest)
-    for dataset, source in zip(sets, manifest["sources"], strict=True):
-        if dataset.journal and dataset.journal.overlay:
-            dataset.journal.set_meta("sha256", source["sha256"])
     return read_version(target)
+
+
+def checks_of(datasets: Sequence[DataSet], workspace: Workspace) -> dict[str, Any]:
+    """What finished scans found in the sources, edits not counted: findings of each check."""
+    from finetui.data.findings import open_findings
+
+    known = {}
+    for dataset in datasets:
+        store = open_findings(dataset.source, workspace)
+        if store is None:
+            continue
+        with store:
+            if store.complete:
+                known[workspace.relative(dataset.path.resolve())] = store.counts()
+    return known
+
+
+# ---------------------------------------------------------------- what there is
 
 
 def read_version(path: Path) -> Version:
@@ -106,197 +168,116 @@ def read_version(path: Path) -> Version:
 def list_versions(workspace: Workspace) -> list[Version]:
     """All written versions, newest first."""
     found = [read_version(file.parent) for file in workspace.versions.glob("*/manifest.json")]
-    return sorted(found, key=lambda version: str(version.manifest.get("created")), reverse=True)
+    return sorted(found, key=lambda version: version.created, reverse=True)
+
+
+def find_version(workspace: Workspace, word: str) -> Version:
+    """A version by its id, the beginning of it, its name (the newest of that name) or its folder.
+
+    Raises UserError when there is none, or more than one begins so.
+    """
+    known = list_versions(workspace)
+    folder = Path(word).resolve()
+    found = [version for version in known if version.path.resolve() in (folder, folder.parent)]
+    found = found or [version for version in known if word and version.id.startswith(word)]
+    found = found or [version for version in known if word and version.name == word][:1]
+    if len(found) == 1:
+        return found[0]
+    some = ", ".join(version.id for version in (found or known)[:5]) or "none yet"
+    raise UserError(
+        f"{len(found)} versions begin with {word!r}." if found else f"no version {word!r}.",
+        str(workspace.versions),
+        f"Versions: {some}",
+    )
+
+
+def version_of(path: Path) -> str:
+    """The id of the version that a data file belongs to; ``""`` for a file of another kind."""
+    try:
+        version = read_version(path.resolve().parent)
+    except UserError:
+        return ""
+    return version.id if path.name in {file.name for file in version.files} else ""
 
 
 def verify_version(version: Version) -> list[str]:
     """The files that are not what the manifest says; [] when all is as written."""
+    if version_id(version.manifest) != version.id:
+        return [str(version.path / "manifest.json")]
+    entries = list(version.manifest["outputs"])
+    frozen = (version.manifest.get("split") or {}).get("frozen")
     wrong = []
-    for output in version.manifest["outputs"]:
-        path = version.path / output["file"]
-        if not path.is_file() or _sha256(path) != output["sha256"]:
+    for entry in [*entries, frozen] if frozen else entries:
+        path = version.path / entry["file"]
+        kind = "blake3" if "blake3" in entry else "sha256"
+        if not path.is_file() or file_hash(path, kind) != entry[kind]:
             wrong.append(str(path))
     return wrong
 
 
-def version_id(manifest: dict[str, Any]) -> str:
+def version_id(manifest: Mapping[str, Any]) -> str:
     """The first 12 digits of the SHA-256 of the manifest without names and times."""
     kept = {key: value for key, value in manifest.items() if key not in _NOT_HASHED}
     canonical = json.dumps(kept, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(canonical.encode()).hexdigest()[:_ID_LENGTH]
 
 
-# ---------------------------------------------------------------- rows
-
-
-def _refuse_malformed(dataset: DataSet) -> None:
-    bad = [raw for raw, state in _kept(dataset) if _is_malformed(dataset, raw, state)]
-    faults = dataset.source.file_faults()
-    if bad or faults:
-        line = bad[0].line if bad else faults[0].line
-        count = len(bad) + len(faults)
-        many = f"{count} malformed rows, the first here" if count > 1 else "a malformed row here"
-        raise UserError(
-            f"{many}; a version cannot hold what no trainer can read.",
-            f"{dataset.path}:{line}",
-            "Repair or drop them, or write the version without them (--skip-malformed).",
-        )
-
-
-def _kept(dataset: DataSet) -> Iterator[tuple[RawRow, State]]:
-    """Rows that are not dropped, with their state."""
-    for raw in dataset.source.iterate():
-        state = dataset.state(raw.row)
-        if not state.dropped:
-            yield raw, state
-
-
-def _is_malformed(dataset: DataSet, raw: RawRow, state: State) -> bool:
-    if state.text is not None or not raw.raw.strip():
-        return False  # edits were validated; blank lines are no data and are left out
-    try:
-        dataset.source.decode(raw.raw)
-    except JsonFault:
-        return True
-    return False
-
-
-def row_bytes(dataset: DataSet, raw: RawRow, state: State = UNTOUCHED) -> bytes:
-    """What a version holds for a row: its own bytes where they are one line of JSON.
-
-    Raises JsonFault for a row that cannot be read.
-    """
-    if state.text is not None:
-        decode(state.text.encode())
-        return state.text.encode()
-    value = dataset.source.decode(raw.raw)
-    if dataset.source.verbatim and b"\n" not in raw.raw:
-        return raw.raw
-    return dumps(value).encode()
-
-
-def _write_files(
-    sets: Sequence[DataSet], result: Split | None, folder: Path
-) -> tuple[list[_Tally], list[dict[str, Any]]]:
-    names = result.names if result else ("data",)
-    with ExitStack() as stack:
-        files = [stack.enter_context(_Output(folder / f"{name}.jsonl")) for name in names]
-        tallies = []
-        for number, dataset in enumerate(sets):
-            places = result.assignment[number] if result else None
-            tallies.append(_write_rows(dataset, files, places))
-    return tallies, [file.entry() for file in files]
-
-
-def _write_rows(dataset: DataSet, files: Sequence[_Output], places: Any) -> _Tally:
-    tally = _Tally()
-    for raw in dataset.source.iterate():
-        tally.rows += 1
-        state = dataset.state(raw.row)
-        if state.dropped:
-            tally.dropped += 1
-            tally.dropped_lines.append(raw.line)
-            continue
-        try:
-            content = row_bytes(dataset, raw, state)
-        except JsonFault as fault:
-            if fault.check == "blank-line":
-                tally.blank += 1
-            else:
-                tally.malformed_lines.append(raw.line)
-            continue
-        place = places[raw.row] if places is not None else 0
-        if place == LEFT_OUT:
-            continue
-        files[place].write(content + b"\n")
-        tally.written += 1
-        tally.edited += state.text is not None
-    return tally
-
-
-class _Output:
-    """A file of the version, hashed while it is written."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._digest = hashlib.sha256()
-        self._rows = self._bytes = 0
-
-    def __enter__(self) -> _Output:
-        descriptor = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-        self._file: IO[bytes] = os.fdopen(descriptor, "wb", buffering=_READ)
-        return self
-
-    def write(self, line: bytes) -> None:
-        self._file.write(line)
-        self._digest.update(line)
-        self._rows += 1
-        self._bytes += len(line)
-
-    def __exit__(self, *_: object) -> None:
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-
-    def entry(self) -> dict[str, Any]:
-        return {
-            "file": self._path.name,
-            "rows": self._rows,
-            "bytes": self._bytes,
-            "sha256": self._digest.hexdigest(),
-        }
-
-
 # ---------------------------------------------------------------- manifest and folder
 
 
 def _manifest(
-    sets: Sequence[DataSet],
+    parts: Sequence[Part],
     workspace: Workspace,
-    tallies: Sequence[_Tally],
+    written: Sequence[tuple[Tally, dict[str, str]]],
     outputs: list[dict[str, Any]],
-    result: Split | None,
 ) -> dict[str, Any]:
-    sources = [
-        {
-            "path": workspace.relative(dataset.path.resolve()),
-            "sha256": _sha256(dataset.path),
-            "bytes": dataset.source.size,
-            "format": dataset.source.format,
-            "shape": str(dataset.shape),
-            "journal_head": dataset.journal.head if dataset.journal else 0,
-        }
-        | asdict(tally)
-        for dataset, tally in zip(sets, tallies, strict=True)
-    ]
-    counts: Counter[str] = Counter()
-    for tally in tallies:
-        counts.update(
-            rows=tally.rows,
-            written=tally.written,
-            edited=tally.edited,
-            dropped=tally.dropped,
-            blank=tally.blank,
-            malformed=len(tally.malformed_lines),
-        )
-    manifest: dict[str, Any] = {
-        "format": 1,
-        "sources": sources,
-        "counts": dict(counts),
+    return {
+        "format": FORMAT,
+        "sources": [
+            _source_facts(part, workspace, tally, hashes)
+            for part, (tally, hashes) in zip(parts, written, strict=True)
+        ],
+        "counts": total(tally for tally, _ in written),
         "outputs": outputs,
     }
-    if result:
-        manifest["split"] = asdict(result.spec) | {
-            "stratified_by": result.stratified_by,
-            "groups": result.groups,
-            "notes": result.notes,
-        }
-    return manifest
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _source_facts(
+    part: Part, workspace: Workspace, tally: Tally, hashes: Mapping[str, str]
+) -> dict[str, Any]:
+    dataset = part.dataset
+    facts: dict[str, Any] = {
+        "path": workspace.relative(dataset.path.resolve()),
+        "bytes": dataset.source.size,
+        "format": dataset.source.format,
+        "shape": str(dataset.shape),
+        "journal_head": dataset.journal.head if dataset.journal else 0,
+    }
+    if len(hashes) == 1:
+        facts["blake3"] = next(iter(hashes.values()))
+    else:
+        facts["files"] = [
+            {"path": workspace.relative(Path(path).resolve()), "blake3": digest}
+            for path, digest in hashes.items()
+        ]
+    if dataset.unplaced:
+        facts["unplaced_edits"] = len(dataset.unplaced)
+    if part.column:
+        facts["column"] = dict([part.column])
+    return facts | tally.as_dict()
+
+
+def _split_facts(result: Split, folder: Path) -> dict[str, Any]:
+    """The split's section of the manifest; its ledger is written beside it."""
+    from finetui.workspace import write_atomic
+
+    write_atomic(folder / FROZEN, result.ledger.dumps())
+    return result.spec.as_dict() | {
+        "stratified_by": result.stratified_by,
+        "groups": result.groups,
+        "notes": result.notes,
+        "frozen": {"file": FROZEN, "blake3": file_hash(folder / FROZEN)},
+    }
 
 
 @contextmanager

@@ -120,13 +120,17 @@ def records(rows: DataSet, result: Encoding) -> Iterator[tuple[int, Record]]:
         raise UserError(
             f"the shape of its rows is not known: {rows.source.shape.reason}.", str(path)
         )
-    if rows.edited_count or rows.dropped_count:
+    if rows.changed_rows():
+        aside = f", {rows.quarantined_count} quarantined" if rows.quarantined_count else ""
         result.edits.append(
-            f"{path.name}: {rows.edited_count} edited and {rows.dropped_count} dropped rows "
+            f"{path.name}: {rows.edited_count} edited and {rows.dropped_count} dropped{aside} rows "
             "as the journal has them"
         )
+    lost = sum(not each.settled for each in rows.unplaced)
+    if lost:
+        result.edits.append(f"{path.name}: {lost} edits belong to rows that the file no longer has")
     for row in range(rows.rows):
-        if rows.state(row).dropped or not rows.raw(row).strip():
+        if not rows.state(row).kept or not rows.raw(row).strip():
             continue
         where = f"{path}:{rows.source.line(row)}"
         try:

@@ -1,33 +1,33 @@
-"""Checks that compare rows with each other, with another file, or with the model's window."""
+"""Checks that compare rows with each other or with another file, and what they all are called."""
 
 from __future__ import annotations
 
 from array import array
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import xxhash
 
+from finetui.data.checks.answers import json_answer
+from finetui.data.checks.gates import gate
 from finetui.data.checks.model import Across, Check, Example, Hit
+from finetui.data.checks.output_shape import OutputShape
+from finetui.data.checks.window import EndNotTrained, NothingTrained, TooLong
 from finetui.data.keys import (
     HashTable,
     answer_text,
     content_hash,
     normal_hash,
+    normalise,
     prompt_text,
     prompt_turns,
     text_hash,
     value_hash,
 )
-from finetui.data.records import Record, Shape, last_answer, messages
+from finetui.data.records import Record, Shape, last_answer
+from finetui.data.scan.keys import CONTENT, PROMPT
 from finetui.data.source import Source
-from finetui.data.strict import JsonFault, decode
-
-if TYPE_CHECKING:
-    from finetui.data.tokens import ChatTokenizer
 
 _NONE = 0
 
@@ -101,7 +101,7 @@ def _conversation_hash(record: Record) -> int:
 
 def _answer_hash(text: str) -> int:
     """An answer's hash; JSON answers are compared as values, not as texts."""
-    value = _json_answer(text)
+    value = json_answer(text)
     return normal_hash(text) if value is None else value_hash(value)
 
 
@@ -167,142 +167,21 @@ def _fill(numbers: array[int], row: int) -> None:
         numbers.append(_NONE)
 
 
-_MOSTLY = 0.8  # answers that must be JSON before the others are called odd
-_FEWEST = 10
-_FORMS = 64  # different sets of keys that are told apart
-_CHOICES = 20  # a field with at most so many values is a choice from a list
-_COMMON = 5  # how often each other value must occur before a single one is odd
+def _identical_pair(example: Example) -> Iterator[Hit]:
+    """Chosen and rejected that say the same: nothing to prefer."""
+    record = example.record
+    if record is None or not record.chosen or not record.rejected:
+        return
+    chosen = [(turn.role, turn.content, turn.tool_calls) for turn in record.chosen]
+    rejected = [(turn.role, turn.content, turn.tool_calls) for turn in record.rejected]
+    if chosen == rejected:
+        yield Hit("chosen and rejected are the same", len(record.turns))
+    elif _folded(chosen) == _folded(rejected):
+        yield Hit("chosen and rejected differ in case and spacing only", len(record.turns))
 
 
-class OutputShape(Across):
-    """Answers of another form than most: prose among JSON, other keys, a value of its own."""
-
-    def begin(self, source: Source, last: bool) -> None:
-        self._prose: array[int] = array("Q")
-        self._forms: Counter[tuple[str, ...]] = Counter()
-        self._odd_forms: dict[tuple[str, ...], array[int]] = {}
-        self._values: dict[str, Counter[str]] = {}
-        self._first_row: dict[tuple[str, str], int] = {}
-        self._turns: dict[int, int] = {}
-
-    def see(self, example: Example) -> Iterator[Hit]:
-        record = example.record
-        if record is None or record.shape is Shape.TEXT:
-            return iter(())
-        answer = answer_text(record)
-        if answer.strip():
-            value = _json_answer(answer)
-            if value is None:
-                self._prose.append(example.row)
-            else:
-                self._note(example.row, value)
-        return iter(())
-
-    def _note(self, row: int, value: Any) -> None:
-        form = tuple(sorted(value)) if isinstance(value, dict) else ("[]",)
-        if form not in self._forms and len(self._forms) >= _FORMS:
-            form = ("…",)
-        self._forms[form] += 1
-        self._odd_forms.setdefault(form, array("Q")).append(row)
-        if isinstance(value, dict):
-            for key, part in value.items():
-                self._note_value(row, key, part)
-
-    def _note_value(self, row: int, key: str, part: object) -> None:
-        values = self._values.setdefault(key, Counter()) if len(self._values) < _FORMS else None
-        values = self._values.get(key) if values is None else values
-        if values is None or not isinstance(part, str) or len(values) > 2 * _CHOICES:
-            return
-        if part not in values:
-            self._first_row[key, part[:200]] = row
-        values[part[:200]] += 1
-
-    def finish(self) -> Iterable[tuple[int, Hit]]:
-        total = sum(self._forms.values())
-        if total < _FEWEST or total < _MOSTLY * (total + len(self._prose)):
-            return
-        percent = 100 * total / (total + len(self._prose))
-        for row in self._prose:
-            yield row, Hit(f"the answer is not JSON; {percent:.0f} % of the answers are")
-        form, count = self._forms.most_common(1)[0]
-        if count >= _MOSTLY * total:
-            yield from self._other_forms(form)
-            yield from self._odd_values(form)
-
-    def _other_forms(self, form: tuple[str, ...]) -> Iterator[tuple[int, Hit]]:
-        usual = ", ".join(form)
-        for other, rows in self._odd_forms.items():
-            if other != form:
-                has = ", ".join(other) or "none"
-                for row in rows:
-                    yield row, Hit(f"the answer has the keys {has}; most have {usual}")
-
-    def _odd_values(self, form: tuple[str, ...]) -> Iterator[tuple[int, Hit]]:
-        for key in form:
-            values = self._values.get(key, Counter())
-            usual = [value for value, count in values.items() if count >= _COMMON]
-            odd = [value for value, count in values.items() if count == 1]
-            if len(usual) < 2 or len(values) > _CHOICES or len(usual) + len(odd) < len(values):
-                continue
-            for value in odd:
-                row = self._first_row[key, value]
-                yield row, Hit(f"{key} is {value!r}, which no other answer has")
-
-
-def _json_answer(text: str) -> Any | None:
-    """The object or list that an answer is, None for any other text."""
-    stripped = text.strip()
-    if stripped[:1] not in ("{", "["):
-        return None
-    try:
-        return decode(stripped.encode(errors="surrogatepass"))
-    except JsonFault:
-        return None
-
-
-class TooLong(Across):
-    """Rows that the model's own template makes longer than the recipe's window."""
-
-    def __init__(self, model_dir: Path | None, limit: int) -> None:
-        self._model_dir, self._limit = model_dir, limit
-        self._tokenizer: ChatTokenizer | None = None
-
-    def begin(self, source: Source, last: bool) -> None:
-        if self._model_dir is not None and self._tokenizer is None:
-            from finetui.data.tokens import load_chat_tokenizer
-
-            self._tokenizer = load_chat_tokenizer(self._model_dir)
-
-    def see(self, example: Example) -> Iterator[Hit]:
-        if self._tokenizer is None or example.record is None or example.faults:
-            return
-        chat = messages(example.record)
-        if _most_tokens(example, chat) <= self._limit:
-            return
-        try:
-            count = len(self._tokenizer.encode(chat, tools=_tools(example.record)).ids)
-        except Exception as error:
-            # Templates raise whatever their authors like; a row they refuse is itself a finding.
-            yield Hit(f"the model's chat template refuses the row: {error}")
-            return
-        if count > self._limit:
-            cut = count - self._limit
-            yield Hit(f"{count:,} tokens of at most {self._limit:,}: {cut:,} would be lost")
-
-    def finish(self) -> Iterable[tuple[int, Hit]]:
-        return ()
-
-
-def _tools(record: Record) -> list[Any] | None:
-    """The tools of a row, for the template; they are a list or a JSON text of one."""
-    tools = record.extra.get("tools")
-    tools = _json_answer(tools) if isinstance(tools, str) else tools
-    return tools if isinstance(tools, list) else None
-
-
-def _most_tokens(example: Example, chat: list[dict[str, Any]]) -> int:
-    """No byte-level tokenizer makes more tokens than bytes; 32 a turn cover the template."""
-    return len(example.raw) + 32 * len(chat) + 64
+def _folded(turns: list[tuple[str, str, list[Any] | None]]) -> list[tuple[str, str, Any]]:
+    return [(role, normalise(text), calls) for role, text, calls in turns]
 
 
 CHECKS = (
@@ -312,7 +191,9 @@ CHECKS = (
         "warning",
         "A repeated row counts twice in training, and leaks when the copies are split apart.",
         "Repair (f) drops the later row.",
+        family="duplicates",
         across=lambda options: Duplicates(),
+        alike=CONTENT,
     ),
     Check(
         "conflicting-answers",
@@ -320,7 +201,9 @@ CHECKS = (
         "warning",
         "One prompt with two answers teaches the model to waver between them.",
         "Decide which answer is right and drop (d) or edit (e) the other.",
+        family="conflicts",
         across=lambda options: Conflicts(),
+        alike=PROMPT,
     ),
     Check(
         "leak",
@@ -328,7 +211,20 @@ CHECKS = (
         "error",
         "The model is tested on what it has seen, so the score is too good to be true.",
         "Repair (f) drops the training row; or split anew.",
+        family="leakage",
         across=lambda options: Leaks(),
+        alike=PROMPT,
+        needs=2,
+    ),
+    Check(
+        "identical-pair",
+        "Chosen and rejected are the same",
+        "error",
+        "A pair without a difference teaches no preference; it only dilutes the others.",
+        "Drop the pair (d), or write the rejected answer that was meant (e).",
+        family="preference",
+        row=_identical_pair,
+        gate=gate(rb"rejected"),
     ),
     Check(
         "output-shape",
@@ -336,14 +232,34 @@ CHECKS = (
         "warning",
         "A few answers in another form teach the model to break the format now and then.",
         "Bring the answer into the form of the others (e) or drop the row (d).",
+        family="output",
         across=lambda options: OutputShape(),
     ),
     Check(
         "too-long",
         "Longer than the window",
         "warning",
-        "The row is dropped or cut in training; when it is cut, the answer goes first.",
+        "The row is dropped or cut in training; when it is cut, the answer's end goes first.",
         "Shorten it (e), drop it (d), or raise max_length in the recipe.",
-        across=lambda options: TooLong(options.model_dir, options.max_length),
+        family="length",
+        across=TooLong,
+    ),
+    Check(
+        "nothing-trained",
+        "Nothing to train on",
+        "error",
+        "No token of the row is trained on, so it costs time and teaches nothing.",
+        "Shorten the prompt (e), mend the turns, or raise max_length in the recipe.",
+        family="length",
+        across=NothingTrained,
+    ),
+    Check(
+        "end-not-trained",
+        "The end of answers is not trained",
+        "error",
+        "A model that never saw an answer end goes on talking until it is cut off.",
+        "Use a chat template whose assistant turns hold the end token.",
+        family="length",
+        across=EndNotTrained,
     ),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,6 +13,39 @@ from finetui.data.source import Source
 from finetui.data.strict import JsonFault
 
 Severity = Literal["error", "warning", "info"]
+FAMILIES = (
+    "structure", "text", "duplicates", "conflicts", "leakage", "privacy", "balance", "labels",
+    "length", "output", "refusals", "coverage", "language", "preference", "drift", "size",
+)  # fmt: skip
+
+
+class NotPlain:
+    """The type of `NOT_PLAIN`."""
+
+    def __repr__(self) -> str:
+        return "NOT_PLAIN"
+
+
+NOT_PLAIN = NotPlain()
+"""The gate of structural checks: only a row that is not plain can have a finding.
+
+A plain row decodes to one object without a doubled key and has no fault. Its turns are texts under
+role and content, from/value or known columns; none is blank, none calls a tool, and their roles
+come in an order in which no check of this gate finds anything when every text is one letter.
+"""
+
+Gate = Callable[[bytes], bool] | re.Pattern[bytes] | tuple[bytes, ...] | NotPlain
+"""A cheap necessary condition on the row's bytes as they lie in the file: the check looks at a row
+only if the gate lets it through, so a gate must never miss.
+
+Mind JSON's escapes: ``\\n`` is two bytes, and any character may be written ``\\u00e9``.
+
+- literals: any of them is in the lower-cased bytes (so write them in lower case);
+- a pattern: it matches somewhere. It runs over many rows at once: no ``\\A``, ``\\Z`` or ``$``, no
+  looking around, nothing that needs a newline, so that one automaton can hold all patterns;
+- a callable: True;
+- `NOT_PLAIN`: for checks of structure.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +102,10 @@ class CheckOptions:
     """What to check against.
 
     ``model_dir`` gives the chat template for `too-long` (without it, lengths are not judged);
-    ``only`` limits the checks to these ids; ``shape`` overrides detection.
+    ``only`` limits the checks to these ids; ``shape`` overrides detection; ``cache`` is a folder
+    for rebuildable indexes; ``whole`` asks for the checks of whole sets as well, which run in a
+    process of their own (those that ``only`` names are run in any case); ``workers`` are the
+    processes that look at a large file.
     """
 
     model_dir: Path | None = None
@@ -76,6 +113,8 @@ class CheckOptions:
     only: frozenset[str] = frozenset()
     shape: Shape | None = None
     cache: Path | None = None
+    whole: bool = False
+    workers: int = 2
 
 
 class Across(Protocol):
@@ -97,8 +136,15 @@ class Across(Protocol):
 class Check:
     """One check: what it is called, why it matters, how to mend it, and one way to look.
 
-    Exactly one of the four is given: ``row`` looks at a whole example; ``text`` at every turn's
-    text; ``answer`` at assistant turns only; ``across`` makes an object that compares rows.
+    Exactly one of the five is given: ``row`` looks at a whole example; ``text`` at every turn's
+    text; ``answer`` at assistant turns only; ``across`` makes an object that compares rows;
+    ``whole`` names a function of `finetui.data.whole` ("finetui.data.whole.near:find") from a
+    `WholeSet` to its `WholeHit`s, imported only by the process that runs it.
+
+    ``gate`` spares ``row``, ``text`` and ``answer`` the rows that cannot have a finding. ``alike``
+    does so for ``across``: rows that concern each other have equal keys, so a row whose key is
+    its own, or None, cannot have a finding. ``needs`` is the fewest files a ``whole`` or
+    ``across`` check has anything to say about.
     """
 
     id: str
@@ -106,7 +152,24 @@ class Check:
     severity: Severity
     why: str
     fix: str
+    family: str = ""
     row: Callable[[Example], Iterable[Hit]] | None = None
     text: Callable[[str], Iterable[Hit]] | None = None
     answer: Callable[[str], Iterable[Hit]] | None = None
     across: Callable[[CheckOptions], Across] | None = None
+    whole: str = ""
+    gate: Gate | None = None
+    alike: Callable[[Example], int | None] | None = None
+    needs: int = 1
+
+    @property
+    def fixable(self) -> bool:
+        """Whether there is an automatic repair; see `finetui.data.checks.fixes`."""
+        from finetui.data.checks.fixes import fixable
+
+        return fixable(self.id)
+
+    @property
+    def alone(self) -> bool:
+        """It judges a row by itself, so an edited row can be judged again."""
+        return self.across is None and not self.whole

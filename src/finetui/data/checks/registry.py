@@ -2,9 +2,30 @@
 
 from __future__ import annotations
 
-from finetui.data.checks import across, privacy, structure, text
+from finetui.data.checks import (
+    across,
+    examples,
+    language,
+    privacy,
+    refusals,
+    secrets,
+    structure,
+    text,
+    whole_set,
+)
 from finetui.data.checks.model import Check
 
 CHECKS: dict[str, Check] = {
-    check.id: check for check in (*structure.CHECKS, *across.CHECKS, *text.CHECKS, *privacy.CHECKS)
+    check.id: check
+    for check in (
+        *structure.CHECKS,
+        *across.CHECKS,
+        *text.CHECKS,
+        *examples.CHECKS,
+        *privacy.CHECKS,
+        *secrets.CHECKS,
+        *refusals.CHECKS,
+        *language.CHECKS,
+        *whole_set.CHECKS,
+    )
 }

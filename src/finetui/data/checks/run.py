@@ -8,11 +8,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finetui.data.checks.model import Across, Check, CheckOptions, Example, Finding, Hit
+from finetui.data.checks.look import Looks, read_example
+from finetui.data.checks.model import Across, Check, CheckOptions, Finding, Hit
 from finetui.data.checks.registry import CHECKS
-from finetui.data.records import Record, Shape, Turn, read_record
+from finetui.data.scan.file import SMALL, FileScan, concerned
+from finetui.data.scan.rows import Spot
+from finetui.data.scan.whole import Job, found_in_wholes
 from finetui.data.source import RawRow, Source, open_source
-from finetui.data.strict import JsonFault, decode
+from finetui.data.strict import decode
 from finetui.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,8 +23,6 @@ if TYPE_CHECKING:
 
 Report = Callable[[int, int], None]
 
-_PROGRESS_BYTES = 1 << 20
-_SYSTEM_PROMPTS = 64
 # A file's place in the order of testing, from its name: leaks are told at the earlier one.
 _HELD_OUT = ("test", "heldout", "held-out", "held_out", "holdout")
 _EVALUATED = ("valid", "eval", "dev")
@@ -58,8 +59,9 @@ class Summary:
 class CheckRun:
     """Findings of some files, as an iterator; ``summary`` is complete when it ends.
 
-    ``progress`` gets (bytes done, bytes in all). Raises UserError for an unreadable file or an
-    unknown check before the first finding.
+    ``progress`` gets (bytes done, bytes in all); ``store`` is the path of a `FindingsStore` that
+    takes the clusters and figures of checks of whole sets. Raises UserError for an unreadable
+    file or an unknown check before the first finding.
     """
 
     def __init__(
@@ -67,10 +69,13 @@ class CheckRun:
         paths: Sequence[Path | str],
         options: CheckOptions | None = None,
         progress: Report | None = None,
+        store: str = "",
     ) -> None:
+        self._store = store
+        self._scans: list[FileScan] = []
         self.options = options or CheckOptions()
         self.summary = Summary()
-        self._checks = _chosen(self.options.only)
+        self._checks = _chosen(self.options)
         self._progress = progress
         self._paths = [Path(path) for path in paths]
         self._findings = self._run()
@@ -88,21 +93,60 @@ class CheckRun:
         opened: list[Source] = []
         try:
             opened.extend(open_source(path, self.options.cache) for path in self._paths)
-            across = _across(self._checks, self.options)
-            total, done = sum(source.size for source in opened), 0
-            for left, source in enumerate(_held_out_first(opened), 1 - len(opened)):
-                walk = _Walk(source, self._checks, across, self.options)
-                for finding in walk.findings(self._reporter(done, total), left == 0):
-                    self._count(finding)
-                    yield finding
-                done += source.size
-                self.summary.files.append(walk.summary())
-                if self._progress:
-                    self._progress(done, total)
+            for finding in self._found(_held_out_first(opened)):
+                self._count(finding)
+                yield finding
             self._complete(opened)
         finally:
             for source in opened:
                 source.close()
+
+    def _found(self, sources: Sequence[Source]) -> Iterator[Finding]:
+        """Rows of small files come in order; of large ones those that are compared come last."""
+        checks = [c for c in self._checks if c.needs <= len(sources) and not c.whole]
+        across = _across(checks, self.options)
+        total = sum(source.size for source in sources)
+        workers = self.options.workers if total > SMALL else 1
+        scans = self._scans
+        held: list[list[Spot]] = []
+        done = 0
+        for place, source in enumerate(sources, 1):
+            scan = FileScan(source, checks, across, self.options, place == len(sources), workers)
+            scans.append(scan)
+            held.append([])
+            for spots in scan.looked(self._reporter(done, total)):
+                if total > SMALL:
+                    yield from scan.findings(spots)
+                else:
+                    held[-1] += spots
+            done += source.size
+        for scan, spots, rows in zip(scans, held, concerned(scans), strict=True):
+            spots += scan.compared(rows)
+            spots.sort(key=_row)
+            yield from scan.findings(spots)
+            yield from scan.findings(scan.finished())
+            self.summary.files.append(_summary(scan))
+        if self._progress:
+            self._progress(total, total)
+        yield from self._whole(sources)
+
+    def _whole(self, sources: Sequence[Source]) -> Iterator[Finding]:
+        """What the checks of whole sets find, in a process of their own."""
+        ids = [c.id for c in self._checks if c.whole and c.needs <= len(sources)]
+        if not ids or not all(source.rows for source in sources):
+            return
+        job = Job([str(source.path) for source in sources], ids, self.options, self._store)
+        for found in found_in_wholes(job):
+            scan = self._scans[found.source]
+            spot = scan.spot_at(
+                found.row, found.check, Hit(found.message, found.turn, found.start, found.end)
+            )
+            yield from scan.findings([spot])
+
+    @property
+    def rows_done(self) -> int:
+        """Rows that were looked at so far, of all files."""
+        return sum(scan.rows for scan in self._scans)
 
     def _reporter(self, done: int, total: int) -> Callable[[int], None]:
         def report(here: int) -> None:
@@ -136,89 +180,30 @@ def check_files(
 
 def check_row(dataset: DataSet, row: int, options: CheckOptions | None = None) -> list[Finding]:
     """The findings of one row as it is edited now; checks that compare rows are left out."""
-    chosen = _chosen(options.only if options else frozenset())
+    chosen = [check for check in _chosen(options or CheckOptions()) if check.alone]
     source = dataset.source
     raw = RawRow(row, source.line(row), source.offset(row), dataset.raw(row))
     read = source.decode if dataset.state(row).text is None else decode
-    example = _example(raw, read, dataset.shape)
-    hits = _Looks(chosen).hits(example)
-    return [_finding(check, source, example, hit) for check, hit in hits]
-
-
-class _Walk:
-    """One pass over one file."""
-
-    def __init__(
-        self,
-        source: Source,
-        checks: Sequence[Check],
-        across: Sequence[tuple[Check, Across]],
-        options: CheckOptions,
-    ) -> None:
-        self._source, self._checks, self._across = source, checks, across
-        self._looks = _Looks(checks)
-        source.build_index()  # a newline count; the shape is then sampled from the whole file
-        self._shape = options.shape or source.shape.shape
-        self._rows = 0
-
-    def findings(self, report: Callable[[int], None], last: bool) -> Iterator[Finding]:
-        for _, state in self._across:
-            state.begin(self._source, last)
-        reported = 0
-        blanks: list[Finding] = []  # held back: blank lines that end the file are no finding
-        for raw in self._source.iterate():
-            self._rows += 1
-            example = _example(raw, self._source.decode, self._shape)
-            found = list(self._row(example))
-            if example.fault is not None and example.fault.check == "blank-line":
-                blanks += found
-            else:
-                yield from blanks
-                blanks.clear()
-                yield from found
-            if raw.offset - reported >= _PROGRESS_BYTES:
-                reported = raw.offset
-                report(reported)
-        yield from self._end()
-
-    def _row(self, example: Example) -> Iterator[Finding]:
-        for check, hit in self._looks.hits(example):
-            yield _finding(check, self._source, example, hit)
-        for check, state in self._across:
-            for hit in state.see(example):
-                yield _finding(check, self._source, example, hit)
-
-    def _end(self) -> Iterator[Finding]:
-        source = self._source
-        for check, state in self._across:
-            for row, hit in state.finish():
-                place = Example(row, source.line(row), source.offset(row), b"")
-                yield _finding(check, source, place, hit)
-        check = CHECKS["malformed-json"]
-        for fault in source.file_faults() if check in self._checks else ():
-            place = Example(max(0, self._rows - 1), fault.line, fault.offset, b"")
-            yield _finding(check, source, place, Hit(fault.message))
-
-    def summary(self) -> FileSummary:
-        guess = self._source.shape
-        return FileSummary(
-            str(self._source.path),
-            self._source.format,
-            self._source.size,
-            self._rows,
-            str(self._shape),
-            round(guess.confidence, 3),
-            guess.reason,
+    example = read_example(raw, read, dataset.shape)
+    path = str(source.path)
+    return [
+        Finding(
+            check.id, check.severity, path, raw.line, raw.offset, hit.turn, hit.message, row,
+            hit.start, hit.end,
         )
+        for check, hit in Looks(chosen).hits(example)
+    ]  # fmt: skip
 
 
-def _chosen(only: frozenset[str]) -> list[Check]:
+def _chosen(options: CheckOptions) -> list[Check]:
+    only = options.only
     unknown = sorted(only - CHECKS.keys())
     if unknown:
         raise UserError(
             f"there is no check named {unknown[0]!r}.", fix=f"Known checks: {', '.join(CHECKS)}."
         )
-    return [check for check in CHECKS.values() if not only or check.id in only]
+    wanted = [check for check in CHECKS.values() if not only or check.id in only]
+    return [check for check in wanted if not check.whole or only or options.whole]
 
 
 def _across(checks: Iterable[Check], options: CheckOptions) -> list[tuple[Check, Across]]:
@@ -240,60 +225,19 @@ def _held_out_first(sources: Sequence[Source]) -> list[Source]:
     return ordered
 
 
-def _example(raw: RawRow, read: Callable[[bytes], object], shape: Shape) -> Example:
-    example = Example(raw.row, raw.line, raw.offset, raw.raw)
-    try:
-        example.value = read(raw.raw)
-    except JsonFault as fault:
-        example.fault = fault
-        return example
-    example.record, example.faults = read_record(example.value, shape)
-    return example
+def _row(spot: Spot) -> int:
+    return spot.row
 
 
-class _Looks:
-    """The checks of single rows, sorted once by what they look at."""
-
-    def __init__(self, checks: Sequence[Check]) -> None:
-        self._row = [(check, check.row) for check in checks if check.row]
-        self._text = [(check, check.text) for check in checks if check.text]
-        answer = [(check, check.answer) for check in checks if check.answer]
-        self._answer = self._text + answer
-        self._system: dict[str, list[tuple[Check, Hit]]] = {}  # rows share their system prompts
-
-    def hits(self, example: Example) -> Iterator[tuple[Check, Hit]]:
-        for check, look in self._row:
-            for hit in look(example):
-                yield check, hit
-        if example.record is not None:
-            yield from self._turns(example.record)
-
-    def _turns(self, record: Record) -> Iterator[tuple[Check, Hit]]:
-        for number, turn in enumerate(record.all_turns()):
-            for check, hit in self._turn(turn):
-                yield check, Hit(hit.message, number, hit.start, hit.end)
-
-    def _turn(self, turn: Turn) -> list[tuple[Check, Hit]]:
-        known = self._system.get(turn.content) if turn.role == "system" else None
-        if known is not None:
-            return known
-        scans = self._answer if turn.role == "assistant" else self._text
-        found = [(check, hit) for check, scan in scans for hit in scan(turn.content)]
-        if turn.role == "system" and len(self._system) < _SYSTEM_PROMPTS:
-            self._system[turn.content] = found
-        return found
-
-
-def _finding(check: Check, source: Source, example: Example, hit: Hit) -> Finding:
-    return Finding(
-        check.id,
-        check.severity,
+def _summary(scan: FileScan) -> FileSummary:
+    source = scan.source
+    guess = source.shape
+    return FileSummary(
         str(source.path),
-        example.line,
-        example.offset,
-        hit.turn,
-        hit.message,
-        example.row,
-        hit.start,
-        hit.end,
+        source.format,
+        source.size,
+        scan.rows,
+        str(scan.shape),
+        round(guess.confidence, 3),
+        guess.reason,
     )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import takewhile
+from typing import Any
 
-from finetui.data.checks.model import Check, Example, Hit
-from finetui.data.records import Turn
-from finetui.data.strict import duplicate_keys
+from finetui.data.checks.model import NOT_PLAIN, Check, Example, Hit
+from finetui.data.records import Record, Turn
+from finetui.data.strict import JsonFault, decode, duplicate_keys
 
 _INVISIBLE = "\u200b\u200c\u200d\u2060\ufeff\u00ad"
 
@@ -106,6 +108,112 @@ def _first_disorder(turns: list[Turn]) -> Hit | None:
     return None
 
 
+def tool_unanswered(example: Example) -> Iterator[Hit]:
+    """Calls that the conversation goes on without a result for; a call may end the row."""
+    record = example.record
+    if record is None:
+        return
+    for turns, first in _sides(record):
+        for number, turn in enumerate(turns):
+            if turn.tool_calls and number + 1 < len(turns):
+                missing = _without_result(turn, turns[number + 1 :])
+                if missing:
+                    yield Hit(f"no result of the call of {missing} follows", first + number)
+                    return
+
+
+def _sides(record: Record) -> Iterator[tuple[list[Turn], int]]:
+    """Each conversation of a row with the number of its first turn."""
+    yield record.turns, 0
+    yield list(record.chosen or ()), len(record.turns)
+    yield list(record.rejected or ()), len(record.turns) + len(record.chosen or ())
+
+
+def _without_result(turn: Turn, later: list[Turn]) -> str:
+    """The name of the first call that the tool turns right after it leave out."""
+    results = list(takewhile(lambda next_turn: next_turn.role == "tool", later))
+    calls = turn.tool_calls or []
+    if len(results) < len(calls):
+        known = {_result_id(result) for result in results} - {None}
+        open_calls = [call for call in calls if _call_id(call) not in known]
+        return _call_name(open_calls[min(len(results), len(open_calls) - 1)] if open_calls else {})
+    return ""
+
+
+def _result_id(turn: Turn) -> str | None:
+    return getattr(turn, "tool_call_id", None)
+
+
+def _call_id(call: object) -> object:
+    return call.get("id") if isinstance(call, dict) else None
+
+
+def _call_name(call: object) -> str:
+    """The name of the called tool as a message shows it."""
+    name = _function(call).get("name")
+    return repr(name) if isinstance(name, str) and name else "a tool"
+
+
+def _function(call: object) -> dict[str, Any]:
+    function = call.get("function", call) if isinstance(call, dict) else None
+    return function if isinstance(function, dict) else {}
+
+
+def tool_unknown(example: Example) -> Iterator[Hit]:
+    """Calls of tools that the row's own list of tools does not have."""
+    record = example.record
+    if record is None:
+        return
+    known = _tool_names(record.extra.get("tools") or record.extra.get("functions"))
+    if not known:
+        return
+    for number, turn in enumerate(record.all_turns()):
+        for call in turn.tool_calls or ():
+            name = _function(call).get("name")
+            if isinstance(name, str) and name not in known:
+                has = ", ".join(sorted(known)[:4])
+                yield Hit(f"{name!r} is called, but the row's tools are: {has}", number)
+                return
+
+
+def _tool_names(tools: object) -> set[str]:
+    """The names in a list of tools, which may be given as its JSON text."""
+    if isinstance(tools, str):
+        try:
+            tools = decode(tools.encode(errors="surrogatepass"))
+        except JsonFault:
+            return set()
+    listed = tools if isinstance(tools, list) else []
+    names = [_function(tool).get("name") for tool in listed]
+    return {name for name in names if isinstance(name, str)}
+
+
+def tool_arguments(example: Example) -> Iterator[Hit]:
+    """Arguments that are no JSON object, as a value or as its text."""
+    record = example.record
+    for number, turn in enumerate(record.all_turns() if record else ()):
+        for call in turn.tool_calls or ():
+            function = _function(call)
+            wrong = _wrong_arguments(function.get("arguments", function.get("parameters")))
+            if wrong:
+                yield Hit(f"the arguments of {_call_name(call)} are {wrong}", number)
+                return
+
+
+def _wrong_arguments(arguments: object) -> str:
+    if arguments is None or isinstance(arguments, dict):
+        return ""
+    if not isinstance(arguments, str):
+        return "neither an object nor its JSON text"
+    if not arguments.strip():
+        return ""  # a call without arguments
+    try:
+        value = decode(arguments.encode(errors="surrogatepass"))
+    except JsonFault as fault:
+        return f"no JSON: {fault.message}"
+    return "" if isinstance(value, dict) else "JSON, but no object"
+
+
 CHECKS = (
     Check(
         "malformed-json",
@@ -114,6 +222,28 @@ CHECKS = (
         "Trainers skip the line in silence or stop at it; some lose all that follows.",
         "Edit the line (e) or drop it (d).",
         row=_unreadable("malformed-json"),
+        family="structure",
+        gate=NOT_PLAIN,
+    ),
+    Check(
+        "not-a-number",
+        "NaN or Infinity",
+        "error",
+        "They are no JSON: strict readers refuse the line, others pass on a value none expects.",
+        "Repair (f) puts null in their place.",
+        row=_unreadable("not-a-number"),
+        family="structure",
+        gate=NOT_PLAIN,
+    ),
+    Check(
+        "lone-surrogate",
+        "Half a surrogate pair",
+        "error",
+        "Half a character: strict readers refuse the line, and no tokenizer can encode it.",
+        "Repair (f) takes the half character out.",
+        row=_unreadable("lone-surrogate"),
+        family="structure",
+        gate=NOT_PLAIN,
     ),
     Check(
         "invalid-utf8",
@@ -122,6 +252,8 @@ CHECKS = (
         "One bad byte ends reading in some tools and becomes a replacement character in others.",
         "Repair (f) reads the bad bytes as Windows-1252, the usual cause.",
         row=_unreadable("invalid-utf8"),
+        family="structure",
+        gate=NOT_PLAIN,
     ),
     Check(
         "blank-line",
@@ -130,6 +262,8 @@ CHECKS = (
         "Readers that skip blank lines count differently: their line numbers no longer fit.",
         "Drop it (d).",
         row=blank,
+        family="structure",
+        gate=NOT_PLAIN,
     ),
     Check(
         "duplicate-keys",
@@ -138,6 +272,8 @@ CHECKS = (
         "Every reader keeps the last value without a word; the other one is lost.",
         "Repair (f) keeps what readers keep; edit (e) if the first value was meant.",
         row=doubled_keys,
+        family="structure",
+        gate=NOT_PLAIN,
     ),
     Check(
         "missing-keys",
@@ -146,6 +282,8 @@ CHECKS = (
         "The row does not have the shape of the rest; trainers drop it or stop.",
         "Add the key (e) or drop the row (d).",
         row=_structural("missing-keys"),
+        family="structure",
+        gate=NOT_PLAIN,
     ),
     Check(
         "wrong-type",
@@ -154,6 +292,8 @@ CHECKS = (
         "A null or a number where text belongs breaks chat templates or is trained on as 'None'.",
         "Correct the value (e) or drop the row (d).",
         row=_structural("wrong-type"),
+        family="structure",
+        gate=NOT_PLAIN,
     ),
     Check(
         "unknown-role",
@@ -162,6 +302,8 @@ CHECKS = (
         "Chat templates raise on a role they do not know, or leave the turn out.",
         "Repair (f) corrects case and spaces; otherwise edit the role (e).",
         row=_structural("unknown-role"),
+        family="structure",
+        gate=NOT_PLAIN,
     ),
     Check(
         "role-order",
@@ -170,6 +312,8 @@ CHECKS = (
         "Templates refuse turns that do not alternate, or train the model to answer itself.",
         "Reorder or join the turns (e), or drop the row (d).",
         row=order,
+        family="structure",
+        gate=NOT_PLAIN,
     ),
     Check(
         "no-assistant",
@@ -178,6 +322,8 @@ CHECKS = (
         "Without an assistant turn no token of the row is trained on.",
         "Add the answer (e) or drop the row (d).",
         row=no_answer,
+        family="structure",
+        gate=NOT_PLAIN,
     ),
     Check(
         "empty-turn",
@@ -186,5 +332,37 @@ CHECKS = (
         "An empty answer teaches silence; an empty question teaches answers from nowhere.",
         "Fill the turn in (e) or drop the row (d).",
         row=empty_turns,
+        family="structure",
+        gate=NOT_PLAIN,
+    ),
+    Check(
+        "tool-unanswered",
+        "Tool call without a result",
+        "warning",
+        "Templates refuse it or not; the model learns to go on as if the tool had answered.",
+        "Add the tool's turn (e) or drop the row (d).",
+        row=tool_unanswered,
+        family="structure",
+        gate=NOT_PLAIN,
+    ),
+    Check(
+        "tool-unknown",
+        "Call of a tool that is not offered",
+        "warning",
+        "The model learns to call tools that nobody gave it.",
+        "Correct the name, add the tool (e) or drop the row (d).",
+        row=tool_unknown,
+        family="structure",
+        gate=NOT_PLAIN,
+    ),
+    Check(
+        "tool-arguments",
+        "Tool arguments that are no object",
+        "warning",
+        "The model learns to write calls that no program can read.",
+        "Correct the arguments (e) or drop the row (d).",
+        row=tool_arguments,
+        family="structure",
+        gate=NOT_PLAIN,
     ),
 )

@@ -1,90 +1,28 @@
-"""Checks of the words themselves: broken encodings, control characters, template text, stubs."""
+"""Checks of the words themselves: broken encodings, hidden characters, markers and leftovers."""
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Iterator
 
-from finetui.data.checks.model import Check, Hit
+from finetui.data.checks import mojibake
+from finetui.data.checks.gates import SLASH, chars, folded, gate
+from finetui.data.checks.model import Check, Example, Hit
 
 # C0 without \t and \n (and without the \r of \r\n), C1, zero width, bidi controls, tag characters.
-_CONTROL = re.compile(
-    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u202a-\u202e\u2060-\u2069"
-    "\ufeff\U000e0000-\U000e007f]|\r(?!\n)"
-)
+_HIDDEN = "\x7f-\x9f\u00ad\u061c\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\U000e0000-\U000e007f"
+_CONTROL = re.compile(f"[\x00-\x08\x0b\x0c\x0e-\x1f{_HIDDEN}]|\r(?!\n)")
 _ASCII_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)")
 _JOINERS = "\u200c\u200d"
 _FLAG = "\U0001f3f4"
+_GOES_ON = "".join(map(chr, range(0x80, 0xC0)))  # bytes within a character, read as Latin-1
 _TEMPLATE = re.compile(
     r"<\|[A-Za-z0-9_ ]{2,40}\|>|\[/?INST\]|<</?SYS>>|</s>|^<s>|<(?:start|end)_of_turn>"
-    r"|<(?:bos|eos|pad|unk)>|^###\s*(?:Instruction|Response|Input):|<｜[^｜\n]{2,40}｜>",
-    re.MULTILINE,
+    r"|<(?:bos|eos|pad|unk)>|^###[ \t]*(?:Instruction|Response|Input):|<｜[^｜\n]{2,40}｜>"
+    r"|\[(?:CLS|SEP|PAD|MASK)\]|<extra_id_\d+>",
+    re.MULTILINE | re.ASCII,
 )
-_STUBS = frozenset(
-    (
-        *("n/a", "na", "none", "null", "nil", "nan", "undefined", "todo", "to do", "tbd", "tba"),
-        *("fixme", "xxx", "test", "asdf", "foo", "bar", "placeholder", "lorem ipsum"),
-        *("no answer", "your answer here", "insert answer here"),
-        *("-", "--", "---", ".", "..", "...", "…", "?", "??", "???"),
-    )
-)
-_STUB_INSIDE = re.compile(
-    r"lorem ipsum|[\[<{(]\s*(?:insert|your|add|enter|put|fill in)\b[^\]>})\n]{0,60}[\]>})]"
-    r"|\{\{\s*\w{1,40}\s*\}\}|^(?:TODO|FIXME|TBD)\b",
-    re.IGNORECASE,
-)
-_REFUSAL = re.compile(
-    r"\bas an? (?:ai|artificial intelligence)\b(?: language)?(?: model| assistant)?"
-    r"|\bi(?:'m| am) (?:just |only )?an? (?:ai|large) (?:language )?model"
-    r"|\bi(?:'m| am) (?:very |so |really )?sorry,? (?:but )?(?:i|as)\b[^.\n]{0,40}"
-    r"(?:can't|cannot|can not|unable|not able)"
-    r"|\bi (?:can't|cannot|can not|am unable to|'m unable to|won't) "
-    r"(?:assist|help|comply|fulfill|provide|answer)\b[^.\n]{0,20}(?:with )?(?:that|this|your)"
-    r"|\bi(?:'m| am) (?:unable|not able) to (?:assist|help|comply|fulfill|answer)",
-    re.IGNORECASE,
-)
-_REFUSAL_HINTS = (
-    "as an a",
-    "an ai ",
-    "large language",
-    "sorry",
-    "cannot",
-    "can't",
-    "can not",
-    "unable",
-    "not able",
-    "won't",
-)
-_REFUSAL_LOOK = 400  # characters from the start: a refusal comes first
-_EXCERPT = 40
-
-
-def mojibake(text: str) -> Iterator[Hit]:
-    """UTF-8 once read as a one-byte code page; ftfy's measure, and lost characters (U+FFFD)."""
-    if text.isascii():
-        return
-    lost = text.find("\ufffd")
-    if lost >= 0:
-        yield Hit("a character was lost (U+FFFD) in an earlier conversion", None, lost, lost + 1)
-        return
-    from ftfy.badness import BADNESS_RE
-
-    matches = BADNESS_RE.finditer(text)
-    found = next((hit for hit in matches if any(char > "\x9f" for char in hit[0])), None)
-    if not found:  # lone C1 characters are the business of control-characters
-        return
-    from ftfy import fix_encoding
-
-    start = max(0, found.start() - 1)
-    while start > 0 and not text[start - 1].isspace():
-        start -= 1
-    end = found.end()
-    while end < len(text) and not text[end].isspace():
-        end += 1
-    word = text[start:end][:_EXCERPT]
-    mended = fix_encoding(word)
-    hint = f"; {mended!r} is meant?" if mended != word else ""
-    yield Hit(f"{word!r} is text in a wrong encoding{hint}", None, start, end)
 
 
 def control_spans(text: str) -> list[tuple[int, int]]:
@@ -105,7 +43,7 @@ def control_characters(text: str) -> Iterator[Hit]:
 
 
 def _innocent(text: str, place: int) -> bool:
-    """Joiners inside emoji and scripts that need them, and tags that spell a flag."""
+    """Joiners inside emoji and scripts that need them, tags that spell a flag, and mojibake."""
     character = text[place]
     before, after = text[place - 1 : place] if place else "", text[place + 1 : place + 2]
     if character in _JOINERS:
@@ -114,6 +52,9 @@ def _innocent(text: str, place: int) -> bool:
         return any("\u0590" <= near <= "\u08ff" for near in text[max(0, place - 8) : place + 9])
     if character >= "\U000e0000":
         return _FLAG in text[max(0, place - 8) : place]
+    if "\x80" <= character <= "\x9f":  # taking it out would spoil what mojibake can mend
+        lead = text[max(0, place - 3) : place].rstrip(_GOES_ON)[-1:]
+        return "\xc2" <= (lead or "a") <= "\xf4"
     return False
 
 
@@ -126,28 +67,108 @@ def template_tokens(text: str) -> Iterator[Hit]:
         yield Hit(f"{found[0]!r} is a marker of a chat template", None, found.start(), found.end())
 
 
-def placeholder(text: str) -> Iterator[Hit]:
-    """An answer that was never written."""
-    stripped = text.strip()
-    if not stripped:
-        return
-    if len(stripped) <= 24 and stripped.lower().rstrip("!") in _STUBS:
-        yield Hit(f"the answer is only {stripped!r}", None, 0, len(text))
-        return
-    found = _STUB_INSIDE.search(text)
-    if found:
-        yield Hit(f"{found[0]!r} was never filled in", None, found.start(), found.end())
+# ---------------------------------------------------------------- leftovers of the web
+
+_TAG = re.compile(
+    r"</?(?:p|br|div|span|b|i|em|strong|a|li|ul|ol|td|tr|th|table|tbody|font|img|h[1-6]|center"
+    r"|blockquote|script|style)(?:\s[^<>=]{1,40}=[^<>]{0,300})?\s?/?>",
+    re.IGNORECASE | re.ASCII,
+)
+_ENTITY = re.compile(
+    r"&(?:nbsp|amp|lt|gt|quot|apos|hellip|[mn]dash|[lr][sd]quo|bull|middot|copy|#[0-9]{2,5}"
+    r"|#x[0-9a-f]{2,5});",
+    re.IGNORECASE | re.ASCII,
+)
+_CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`", re.DOTALL)
+_ABOUT_MARKUP = re.compile(
+    r"html|xml|svg|jsx|\bcss\b|javascript|typescript|react|vue|angular|markup|markdown|\btags?\b"
+    r"|web ?(?:page|site|scrap|dev|form)|php|jquery|bootstrap|template|django|flask|\burl\b|href"
+    r"|entity|escap|encod|pars(?:e|ing)|regex|regular expression|script\b|\bcode\b|element|doctype",
+    re.IGNORECASE,
+)
+_BREAK = re.compile(r"<br ?/?>|</(?:p|div|li|tr|h[1-6]|blockquote)\s?>", re.IGNORECASE)
 
 
-def refusal(text: str) -> Iterator[Hit]:
-    """An answer that declines; often another model's words that were collected by mistake."""
-    opening = text[:_REFUSAL_LOOK].replace("’", "'")
-    lowered = opening.lower()
-    if not any(hint in lowered for hint in _REFUSAL_HINTS):
+def html_spans(text: str) -> list[tuple[int, int]]:
+    """Tags and entities outside code."""
+    if "<" not in text and "&" not in text:
+        return []
+    code = [hit.span() for hit in _CODE.finditer(text)] if "`" in text else []
+    found = [hit.span() for pattern in (_TAG, _ENTITY) for hit in pattern.finditer(text)]
+    return sorted(span for span in found if not any(start <= span[0] < end for start, end in code))
+
+
+def html_leftovers(example: Example) -> Iterator[Hit]:
+    """Markup that came along when a text was taken from a web page."""
+    record = example.record
+    if record is None:
         return
-    found = _REFUSAL.search(opening)
-    if found:
-        yield Hit(f"the answer declines: {found[0]!r}", None, found.start(), found.end())
+    turns = record.all_turns()
+    spans = [html_spans(turn.content) for turn in turns]
+    if not any(spans) or any(_ABOUT_MARKUP.search(_TAG.sub(" ", t.content)) for t in turns):
+        return  # the row is about markup
+    for number, (turn, found) in enumerate(zip(turns, spans, strict=True)):
+        if found:
+            start, end = found[0]
+            more = f", and {len(found) - 1} more" if len(found) > 1 else ""
+            yield Hit(
+                f"{turn.content[start:end]!r} is left over from HTML{more}", number, start, end
+            )
+
+
+def without_html(text: str) -> str:
+    """The words as a browser shows them; code is left as it is."""
+    if not html_spans(text):
+        return text
+    pieces, position = [], 0
+    for code in _CODE.finditer(text):
+        pieces += [_shown(text[position : code.start()]), code[0]]
+        position = code.end()
+    return "".join([*pieces, _shown(text[position:])])
+
+
+def _shown(text: str) -> str:
+    return html.unescape(_TAG.sub("", _BREAK.sub("\n", text))).replace("\xa0", " ")
+
+
+# ---------------------------------------------------------------- escaped twice
+
+_WRITTEN_BREAK = re.compile(r"(?<!\\)\\n(?![a-z])")
+_WRITTEN_LETTER = re.compile(r"(?<!\\)\\u[0-9a-fA-F]{4}")
+_QUOTED_BREAK = re.compile(r"[\"'`(\[/]\s*(?:\\[rnt])+\s*[\"'`)\]/+*]")
+_ABOUT_CODE = re.compile(
+    r"`|\bprint|\bdef |\breturn\b|\bimport |#include|;\s*$|\bregex|\\[dsw]|\bnewline|\bescape"
+    r"|split\(|join\(|\\\\|\\[a-z]{3,}\{|console\.|System\.|\bbytes?\b|unicode",
+    re.IGNORECASE | re.MULTILINE,
+)
+
+
+def double_escaped(text: str) -> Iterator[Hit]:
+    r"""Line breaks or letters as the characters ``\n`` and ``\u00e9``: JSON written into JSON."""
+    if "\\n" not in text and "\\u" not in text:
+        return
+    if text.lstrip()[:1] in ("{", "[") or _ABOUT_CODE.search(text) or _QUOTED_BREAK.search(text):
+        return
+    found = list(_WRITTEN_BREAK.finditer(text))
+    if len(found) >= 2 and text.count("\n") < len(found):
+        words = f"{len(found)} line breaks are written as the two characters \\n"
+        yield Hit(words, None, *found[0].span())
+        return
+    letters = list(_WRITTEN_LETTER.finditer(text))
+    if letters:
+        words = f"{letters[0][0]} is the escape of a letter, not the letter"
+        yield Hit(words, None, *letters[0].span())
+
+
+def unescaped(text: str) -> str:
+    """The text with its written escapes carried out, where `double_escaped` finds them."""
+    if not any(double_escaped(text)):
+        return text
+    text = _WRITTEN_LETTER.sub(lambda hit: chr(int(hit[0][2:], 16)), text)
+    text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return (
+        text.replace("\\r\\n", "\n").replace("\\n", "\n").replace("\\t", "\t").replace('\\"', '"')
+    )
 
 
 CHECKS = (
@@ -157,7 +178,9 @@ CHECKS = (
         "warning",
         "The model learns to write 'â€™'; such text also splits into many tokens.",
         "Repair (f) puts the meant characters back.",
-        text=mojibake,
+        text=mojibake.mojibake,
+        family="text",
+        gate=mojibake.GATE,
     ),
     Check(
         "control-characters",
@@ -166,6 +189,11 @@ CHECKS = (
         "They hide text from people and not from the model, and can command a terminal.",
         "Repair (f) takes them out.",
         text=control_characters,
+        family="text",
+        gate=gate(
+            rb"[^\\](?:\\\\)*\\(?:[bf]|r(?:[^\\]|\\[^n]))",  # \b, \f, and \r without \n
+            chars(_HIDDEN),
+        ),
     ),
     Check(
         "template-token",
@@ -174,21 +202,47 @@ CHECKS = (
         "A tokenizer may read it as the real marker and end the turn there.",
         "Reword it (e) or drop the row (d).",
         text=template_tokens,
+        family="text",
+        gate=gate(
+            rb"<\|[A-Za-z0-9_ ]",
+            rb"\[" + SLASH + rb"?INST\]|\[(?:INST|CLS|SEP|PAD|MASK)\]",
+            rb"<<(?:" + SLASH + rb")?SYS>>|<(?:" + SLASH + rb")?s>|<(?:start|end)_of_turn>",
+            rb"<(?:bos|eos|pad|unk)>|<extra_id_",
+            rb"###(?: |\\t)*(?:Instruction|Response|Input):",
+            rb"<" + chars("｜"),
+        ),
     ),
     Check(
-        "placeholder",
-        "Placeholder answer",
+        "html",
+        "Left over from HTML",
         "warning",
-        "The model learns to answer with the stub.",
-        "Write the answer (e) or drop the row (d).",
-        answer=placeholder,
+        "The model learns to write tags and entities into plain text.",
+        "Repair (f) turns them into the text a browser shows.",
+        row=html_leftovers,
+        family="text",
+        gate=gate(
+            rb"<(?:"
+            + SLASH
+            + rb")?"
+            + folded(
+                rb"p|br|div|span|b|i|em|strong|a|li|ul|ol|td|tr|th|table|tbody|font|img|h[1-6]",
+                rb"center|blockquote|script|style",
+            )
+            + rb"[ >\\/]",
+            rb"&"
+            + folded(
+                rb"nbsp|amp|lt|gt|quot|apos|hellip|[mn]dash|[lr][sd]quo|bull|middot|copy|#[0-9x]"
+            ),
+        ),
     ),
     Check(
-        "refusal",
-        "Refusal",
-        "info",
-        "A few refusals teach a model to decline what it should do.",
-        "Keep it if it is meant; otherwise write the answer (e) or drop the row (d).",
-        answer=refusal,
+        "double-escaped",
+        "Escaped twice",
+        "warning",
+        "The model learns to write a backslash and an n where a line should end.",
+        "Repair (f) carries the escapes out.",
+        text=double_escaped,
+        family="text",
+        gate=gate(rb"\\\\n[^a-z]", rb"\\\\u[0-9a-fA-F]{4}"),
     ),
 )

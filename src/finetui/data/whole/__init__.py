@@ -1,1 +1,1 @@
-"""Checks of whole sets, with numpy: run in worker processes and never imported by a screen."""
+"""Work on whole data sets with numpy: imported in worker processes only, by name."""

@@ -11,44 +11,73 @@ from textual.widgets import Input
 
 from finetui.tui.actions import Action, register
 from finetui.tui.messages import OpenData, OpenRecipe
+from finetui.tui.screens.alike import AlikePage
 from finetui.tui.screens.data_repair import RepairPane
 from finetui.tui.screens.data_search import SearchPane
+from finetui.tui.screens.data_suggest import SuggestPane
 from finetui.tui.screens.data_versions import VersionsPane
+from finetui.tui.screens.queue import QueuePage
+from finetui.tui.screens.ready import ReadyScreen
 from finetui.tui.widgets.dialogs import TextPrompt
 from finetui.tui.widgets.panel import entitle
 from finetui.tui.widgets.record import RecordView
 from finetui.tui.widgets.table import Column, VirtualTable
 
+_FILTERS = "words  user:words  id=7  length>500  finding:leak  is:edited  where SQL"
 _PARTS = ("files", "findings", "rows", "record")
 
 
-class DataPane(RepairPane, SearchPane, VersionsPane):
+class DataPane(RepairPane, SearchPane, VersionsPane, SuggestPane):
     """Browse, repair and version data sets. The file itself is never written."""
 
     FOCUS = "#rows"
     BINDINGS = register(
         Action(
-            "data.edit", "e", "edit", "Edit this row's JSON; the file stays as it is.", show=True
+            "data.edit", "e", "edit", "Edit a turn, or the row's JSON; the file stays.", show=True
         ),
         Action("data.drop", "d", "drop", "Drop this row, or take it back in.", show=True),
         Action("data.undo", "u", "undo", "Undo the last edit or drop.", show=True),
-        Action("data.filter", "slash", "filter", "Show only rows that hold a text.", show=True),
+        Action(
+            "data.filter",
+            "slash",
+            "filter",
+            "Words, user:words, id=7, length>500, finding:leak, where SQL.",
+            show=True,
+        ),
+        Action("data.sort", "S", "sort", "Show rows by length, tokens, findings or a field."),
+        Action(
+            "data.ready",
+            "R",
+            "ready",
+            "Is this set ready to train on, and what would be lost?",
+        ),
         Action("data.next", "n", "next", "The next row with a finding.", show=True),
         Action("data.previous", "N", "previous", "The row with a finding before this one."),
         Action("data.redo", "ctrl+r", "redo", "Do again what was undone."),
+        Action("data.edit-outside", "E", "editor", "Edit this row in your own editor ($EDITOR)."),
+        Action("data.aside", "x", "set aside", "Quarantine: out of training, kept for later."),
+        Action("data.mark", "m", "mark", "Mark this row for review, or take the mark off."),
+        Action("data.label", "L", "label", "Give this row a label of your own."),
+        Action("data.fix-all", "F", "fix all", "All rows of this finding at once, seen first."),
+        Action("data.suggest", "plus", "more", "Ask a model for rows like this one; asks first."),
+        Action("data.queue", "Q", "queue", "Failures and candidates that wait for a decision."),
+        Action("data.alike", "D", "alike", "Near-duplicates: choose which row of each stays."),
+        Action("data.steps", "H", "steps", "What was done here; take parts of it back."),
         Action("data.fix", "f", "fix", "Repair this row's first finding that can be repaired."),
         Action("data.check", "c", "check", "Run the checks over this file."),
         Action("data.leaks", "C", "leaks", "Check this file against another one for leaks."),
         Action("data.tokens", "t", "tokens", "Show which text the training will learn from."),
         Action("data.write", "w", "write", "Write the file with its edits as a version."),
-        Action("data.split", "s", "split", "Write a version split 80/10/10."),
+        Action("data.split", "s", "split", "Write a version split, or with general data mixed in."),
+        Action("data.versions", "V", "versions", "What was written, who used it, what differs."),
         Action("data.open", "o", "open", "Open a file by its path."),
+        Action("data.whole", "W", "whole", "Show a row over 1 MB in full."),
         Action("data.train", "T", "train", "Start a recipe on this file."),
         Action("data.copy", "y", "copy", "Send this row to the terminal's clipboard."),
         Action("data.next-part", "tab", "next part", "Files, findings, rows, record in turn."),
         Action("data.previous-part", "shift+tab", "part before", "The same, backwards."),
         Action("data.zoom", "z", "zoom", "The focused part alone, and back."),
-        Action("data.back", "escape", "back", "Leave the zoom, then the filter."),
+        Action("data.back", "escape", "back", "Leave the zoom, stop the checks, leave the filter."),
     )
     DEFAULT_CSS = """
     DataPane { layout: horizontal; }
@@ -76,13 +105,18 @@ class DataPane(RepairPane, SearchPane, VersionsPane):
             yield VirtualTable(
                 columns, header=False, id="files", classes="panel", empty="o opens a file"
             )
+            counts = [*columns[:2], Column("", 8, "right")]
             yield VirtualTable(
-                columns, header=False, id="findings", classes="panel", empty="c checks this file"
+                counts, header=False, id="findings", classes="panel", empty="c checks this file"
             )
         with Vertical(id="right"):
             yield VirtualTable(id="rows", classes="panel", empty="no data set is open")
             yield RecordView(id="record", classes="panel")
-            finder = Input(id="filter", placeholder="rows that hold this text", compact=True)
+            finder = Input(
+                id="filter",
+                placeholder="words  user:words  id=7  length>500  finding:leak  where SQL",
+                compact=True,
+            )
             finder.cursor_blink = False
             yield finder
 
@@ -149,6 +183,8 @@ class DataPane(RepairPane, SearchPane, VersionsPane):
             self.clear_filter()
         elif self.has_class("-zoom"):
             self._unzoom()
+        elif self.stop_checking():
+            self.say("The checks were stopped; what was found stays.")
         elif self.source is not None and self.source.chosen is not None:
             self.clear_filter()
         else:
@@ -159,7 +195,7 @@ class DataPane(RepairPane, SearchPane, VersionsPane):
     def action_open(self) -> None:
         prompt = TextPrompt(
             "Open a data file",
-            hint="JSONL, JSON, CSV or Parquet; from the workspace, or an absolute path.",
+            hint="JSONL, JSON, CSV, Parquet, Arrow, packed or not; several become one set.",
             check=self._path_fault,
         )
         self.app.push_screen(prompt, self._path_typed)
@@ -169,15 +205,43 @@ class DataPane(RepairPane, SearchPane, VersionsPane):
             return self.workspace.resolve(text.strip())
         return Path(text.strip()).expanduser()
 
+    def _named(self, text: str) -> list[Path]:
+        """The files that were typed: one whose name may hold blanks, or several between blanks."""
+        whole = self._resolve(text)
+        return [whole] if whole.exists() else [self._resolve(part) for part in text.split()]
+
     def _path_fault(self, text: str) -> str:
-        path = self._resolve(text)
-        if not path.exists():
-            return "there is no such file"
-        return "" if path.is_file() else "this is a folder"
+        missing = next((path for path in self._named(text) if not path.exists()), None)
+        return f"there is no file {missing.name}" if missing is not None else ""
 
     def _path_typed(self, text: str | None) -> None:
-        if text:
-            self.open(self._resolve(text))
+        if text and text.strip():
+            self.open(*self._named(text))
+
+    def action_whole(self) -> None:
+        """A row over 1 MB in full."""
+        row = self.current
+        if row is not None:
+            self.whole = row
+            self.show_record()
+
+    def action_queue(self) -> None:
+        if self.workspace is None:
+            self.say("The review queue needs a workspace.")
+            return
+        self.app.push_screen(QueuePage(self.workspace), lambda _: self.list_files())
+
+    def action_alike(self) -> None:
+        if self.file is not None:
+            page = AlikePage(self.file.data, self.all_changed)
+            self.app.push_screen(page, self.rows_asked_for)
+
+    def action_ready(self) -> None:
+        if self.file is None or self.workspace is None:
+            self.say("Readiness needs a workspace and an open file.")
+            return
+        page = ReadyScreen(self.workspace, self.file.path)
+        self.app.push_screen(page, self.rows_asked_for)
 
     def action_train(self) -> None:
         if self.file is not None:

@@ -1,27 +1,22 @@
-"""The findings of the open file: a store by row, and the process that looks for them."""
+"""The findings of the open file: a store on disk that a scan fills, and edited rows over it."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import json
-import sys
-import time
 from bisect import bisect_left, bisect_right, insort
-from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finetui.errors import UserError
+from finetui.data.findings import FindingsStore, ScanProgress
+from finetui.tui.commanding import command_lines
+from finetui.workspace import Workspace
 
 SIGNS = {"error": "✗", "warning": "!", "info": "i"}
 _RANK = {"error": 0, "warning": 1, "info": 2}
-MOST = 200_000
-"""Findings that are kept; what comes after is only counted."""
-_LONGEST_LINE = 1 << 22
-_EVERY = 0.25  # seconds between two batches for the screen
+_KEPT_ROWS = 4096  # rows whose findings stay in memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,143 +38,192 @@ class Spot:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """All findings of one check."""
+    """One check that found something; ``about`` tells that the count is an estimate."""
 
     check: str
     severity: str
     count: int
+    about: bool = False
 
 
 class Findings:
-    """Findings by row; knows the worst of a row and the next row that has one."""
+    """What is known of the open file's rows.
 
-    def __init__(self) -> None:
-        self._by_row: dict[int, list[Spot]] = {}
-        self._rows: list[int] = []
-        self._counts: Counter[str] = Counter()
+    The store speaks of the file as it lies on the disk; rows that were edited since are looked at
+    again one by one and stand in for what the store says of them.
+    """
+
+    def __init__(self, store: FindingsStore | None = None) -> None:
+        self.store = store
+        self._again: dict[int, list[Spot]] = {}
+        self._rows_again: list[int] = []
+        self._recent: OrderedDict[int, list[Spot]] = OrderedDict()
+        self._counts: dict[str, int] = {}
+        self._shift: Counter[str] = Counter()
+        self._out: set[int] = set()
+        self._of_out: dict[str, int] = {}
         self._severity: dict[str, str] = {}
-        self.kept = 0
+        self.progress = ScanProgress()
+        self.refresh()
 
-    def add(self, spots: Iterable[Spot]) -> None:
-        for spot in spots:
-            self._counts[spot.check] += 1
-            self._severity[spot.check] = spot.severity
-            if self.kept < MOST:
-                self._keep(spot)
+    @property
+    def kept(self) -> int:
+        """How many findings there are to go through."""
+        return sum(kind.count for kind in self.kinds())
 
-    def _keep(self, spot: Spot) -> None:
-        self.kept += 1
-        if spot.row not in self._by_row:
-            self._by_row[spot.row] = []
-            if not self._rows or spot.row > self._rows[-1]:
-                self._rows.append(spot.row)
-            else:
-                insort(self._rows, spot.row)
-        self._by_row[spot.row].append(spot)
+    @property
+    def known(self) -> bool:
+        """Whether the file was ever looked at."""
+        return self.store is not None
+
+    def refresh(self) -> None:
+        """Take in what a scan has written since."""
+        if self.store is not None:
+            self._counts = self.store.counts()
+            self._severity |= self.store.severities
+            self.progress = self.store.progress
+            self._recent.clear()
+            self.leave_out(self._out)
+
+    def leave_out(self, rows: Iterable[int]) -> None:
+        """Rows that are dropped or set aside: their findings ask for nothing any more."""
+        self._out = set(rows)
+        stored = sorted(self._out - self._again.keys())
+        self._of_out = self.store.counts_of(stored) if self.store is not None and stored else {}
 
     def replace(self, row: int, spots: Sequence[Spot], checked: Iterable[str]) -> None:
         """Put new findings in the place of a row's old ones of the checks that were run."""
         again = set(checked)
-        old = self._by_row.get(row, [])
-        for spot in old:
-            if spot.check in again:
-                self._counts[spot.check] -= 1
+        old = self.of(row)
         kept = [spot for spot in old if spot.check not in again]
-        self._by_row.pop(row, None)
-        if row in self._rows:
-            self._rows.remove(row)
-        self.kept -= len(old)
-        for spot in kept:
-            self._keep(spot)
-        self.add(spots)
+        self._shift.subtract(spot.check for spot in old if spot.check in again)
+        self._shift.update(spot.check for spot in spots)
+        self._severity |= {spot.check: spot.severity for spot in spots}
+        if row not in self._again:
+            insort(self._rows_again, row)
+        self._again[row] = [*kept, *spots]
 
     def of(self, row: int) -> list[Spot]:
-        return self._by_row.get(row, [])
+        if row in self._again:
+            return self._again[row]
+        if self.store is None:
+            return []
+        found = self._recent.get(row)
+        if found is None:
+            found = [spot_of(each.as_dict()) for each in self.store.of_row(row)]
+            self._recent[row] = found
+            if len(self._recent) > _KEPT_ROWS:
+                self._recent.popitem(last=False)
+        return found
 
     def worst(self, row: int) -> str:
         """The severity of a row's worst finding; "" for none."""
-        spots = self._by_row.get(row)
+        spots = self.of(row)
         if not spots:
             return ""
         return min((spot.severity for spot in spots), key=lambda found: _RANK.get(found, 3))
 
     def kinds(self) -> list[Kind]:
-        """The checks that found something, errors first, then by number."""
-        found = [Kind(c, self._severity[c], n) for c, n in self._counts.items() if n > 0]
-        return sorted(found, key=lambda kind: (_RANK.get(kind.severity, 3), -kind.count))
+        """The checks that found something, or will by the sample; errors first, then by number."""
+        found = {}
+        for check in {*self._counts, *self._shift, *self.progress.estimates}:
+            count = self._counts.get(check, 0) + self._shift[check] - self._of_out.get(check, 0)
+            count -= sum(
+                spot.check == check
+                for row in self._out & self._again.keys()
+                for spot in self._again[row]
+            )
+            guess = None if self.progress.exact else self.progress.estimates.get(check)
+            about = guess is not None and guess.count > count
+            if about and guess is not None:
+                count = guess.count
+            if count > 0:
+                found[check] = Kind(check, self._severity_of(check), count, about)
+        return sorted(found.values(), key=lambda kind: (_RANK.get(kind.severity, 3), -kind.count))
 
-    def rows_of(self, check: str) -> list[int]:
-        return [row for row in self._rows if any(spot.check == check for spot in self._by_row[row])]
+    def _severity_of(self, check: str) -> str:
+        if check not in self._severity:
+            from finetui.data.checks.registry import CHECKS
+
+            known = CHECKS.get(check)
+            self._severity[check] = known.severity if known else "info"
+        return self._severity[check]
+
+    def rows_of(self, check: str) -> Sequence[int]:
+        """Rows with a finding of a check, in order."""
+        stored = self.store.rows_of(check) if self.store is not None else ()
+        if not self._again and not self._out:
+            return stored
+        rows = [row for row in stored if row not in self._again and row not in self._out]
+        rows += [
+            row
+            for row, spots in self._again.items()
+            if row not in self._out and any(spot.check == check for spot in spots)
+        ]
+        return sorted(rows)
 
     def next_row(self, row: int, forward: bool = True) -> int | None:
         """The next (or the previous) row with a finding."""
+        found = row
+        while self.store is not None:
+            step = self.store.next_row(found, backwards=not forward)
+            if step is None or (step not in self._again and step not in self._out):
+                break
+            found = step
+        else:
+            step = None
+        return _nearer(step, self._next_again(row, forward), forward)
+
+    def _next_again(self, row: int, forward: bool) -> int | None:
+        rows = self._rows_again
         if forward:
-            place = bisect_right(self._rows, row)
-            return self._rows[place] if place < len(self._rows) else None
-        place = bisect_left(self._rows, row)
-        return self._rows[place - 1] if place else None
+            later = rows[bisect_right(rows, row) :]
+            return next((each for each in later if self._open(each)), None)
+        earlier = reversed(rows[: bisect_left(rows, row)])
+        return next((each for each in earlier if self._open(each)), None)
+
+    def _open(self, row: int) -> bool:
+        return bool(self._again[row]) and row not in self._out
+
+    def close(self) -> None:
+        if self.store is not None:
+            self.store.close()
+            self.store = None
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """What the checking process said since the last batch; ``summary`` ends it."""
+def _nearer(one: int | None, other: int | None, forward: bool) -> int | None:
+    known = [row for row in (one, other) if row is not None]
+    if not known:
+        return None
+    return min(known) if forward else max(known)
 
-    spots: tuple[Spot, ...] = ()
-    summary: dict[str, Any] | None = None
 
+async def scan(
+    workspace: Workspace,
+    path: Path,
+    others: Sequence[Path] = (),
+    model: Path | None = None,
+    first_row: int = 0,
+    again: bool = False,
+) -> AsyncGenerator[dict[str, Any], None]:
+    """Fill the file's store of findings in a process of its own; yields what it says of itself.
 
-async def check_file(
-    path: Path, others: Sequence[Path] = (), model: Path | None = None
-) -> AsyncIterator[Batch]:
-    """Run ``finetui check`` in a process of its own and yield its findings as they come.
-
-    Closing the generator ends the process. Raises UserError when it could not check.
+    Closing the generator ends the process; what was found stays. Raises UserError when it could
+    not look.
     """
-    command = [sys.executable, "-m", "finetui", "check", "--json"]
+    arguments = ["check", "--store", "--first-row", str(first_row), "-w", str(workspace.root)]
     if model is not None:
-        command += ["--model", str(model)]
-    process = await asyncio.create_subprocess_exec(
-        *command, "--", *(str(found) for found in (path, *others)),
-        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE, limit=_LONGEST_LINE,
-    )  # fmt: skip
-    assert process.stdout is not None
-    assert process.stderr is not None
-    reading = asyncio.create_task(process.stderr.read())
-    try:
-        async for batch in _batches(process.stdout, str(path)):
-            yield batch
-        await process.wait()
-        if process.returncode not in (0, 1):
-            words = (await reading).decode(errors="replace").strip().splitlines()
-            raise UserError(f"the checks stopped: {words[-1] if words else 'no reason given'}")
-    finally:
-        reading.cancel()
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
-
-
-async def _batches(stream: asyncio.StreamReader, path: str) -> AsyncIterator[Batch]:
-    spots: list[Spot] = []
-    due = time.monotonic() + _EVERY
-    async for line in stream:
-        found = json.loads(line)
-        if "summary" in found:
-            yield Batch(tuple(spots), found["summary"])
-            return
-        if found.get("file") == path:
-            spots.append(spot_of(found))
-        if time.monotonic() >= due:
-            yield Batch(tuple(spots))
-            spots.clear()
-            due = time.monotonic() + _EVERY
-    yield Batch(tuple(spots))
+        arguments += ["--model", str(model)]
+    if again:
+        arguments.append("--again")
+    files = [str(found) for found in (path, *others)]
+    async with aclosing(command_lines([*arguments, "--", *files])) as lines:
+        async for told in lines:
+            yield told
 
 
 def spot_of(found: dict[str, Any]) -> Spot:
-    """A finding of ``finetui check --json`` as the screen keeps it."""
+    """A finding as the screen keeps it."""
     return Spot(
         check=str(found["check"]),
         severity=str(found["severity"]),

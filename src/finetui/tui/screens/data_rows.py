@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from textual import on, work
 from textual.worker import get_current_worker
 
+from finetui.data.findings import open_findings
 from finetui.data.strict import RowError
 from finetui.display import plural, size
 from finetui.errors import UserError
 from finetui.tui.messages import OpenData
 from finetui.tui.pane import ModePane
 from finetui.tui.screens import data_view, data_work
-from finetui.tui.screens.data_findings import SIGNS, Findings
+from finetui.tui.screens.data_findings import SIGNS, Findings, spot_of
 from finetui.tui.screens.data_view import DataRows
-from finetui.tui.screens.data_work import Indexed, Opened, OpenFile, Tokenised
+from finetui.tui.screens.data_work import Indexed, Opened, OpenFile, Sort, Tokenised
 from finetui.tui.widgets.panel import entitle
 from finetui.tui.widgets.record import RecordView
 from finetui.tui.widgets.table import ListSource, TableRow, VirtualTable
+
+_AGAIN = 2000  # edited rows that are looked at again at once
 
 
 class RowsPane(ModePane):
@@ -29,12 +33,18 @@ class RowsPane(ModePane):
         super().__init__()
         self.file: OpenFile | None = None
         self.findings = Findings()
+        self.checking = False
+        """A scan is going on."""
         self.paths: list[Path] = []
         self.wanted: OpenData | None = None
         self.needle = ""
         """The filter that is on."""
         self.note = ""
         """Why some rows are shown, where it is not a filter."""
+        self.whole = -1
+        """The row over 1 MB that is shown whole."""
+        self.sort: Sort | None = None
+        """The order rows are shown in; None is the file's."""
         self._tokenizer: Any = None
         self._tokens_on = False
         self.tokens: Tokenised | None = None
@@ -86,14 +96,14 @@ class RowsPane(ModePane):
 
     # -- opening -----------------------------------------------------------------------------
 
-    def open(self, path: Path) -> None:
-        """Open a data file; the first page shows at once, the index follows."""
+    def open(self, path: Path, *more: Path) -> None:
+        """Open a data file, or several as one set; the first page shows at once."""
         entitle(self.rows, f"{path.name} · opening …", "")
-        self._open(path)
+        self._open([path, *more])
 
     @work(thread=True, group="open", exclusive=True, exit_on_error=False)
-    def _open(self, path: Path) -> None:
-        data_work.open_file(path, self.workspace, self.post_message)
+    def _open(self, paths: list[Path]) -> None:
+        data_work.open_file(paths, self.workspace, self.post_message)
 
     @on(Opened)
     def _opened(self, message: Opened) -> None:
@@ -103,6 +113,7 @@ class RowsPane(ModePane):
             return
         self.forget()
         self.file = message.file
+        self.open_store()
         self.rows.cursor = 0
         self.show_rows(None)
         if not self.file.data.exact:
@@ -120,10 +131,44 @@ class RowsPane(ModePane):
         self.workers.cancel_group(self, "filter")
         if self.file is not None:
             self.file.close()
+        self.findings.close()
         self.findings = Findings()
+        self.checking = False
         self.needle = self.note = ""
+        self.sort = None
         self.tokens = None
         entitle(self.query_one("#findings"), "Findings", "")
+
+    def open_store(self) -> None:
+        """Findings of an earlier scan of the same bytes, edited rows looked at again."""
+        if self.file is None or self.workspace is None:
+            return
+        store = open_findings(self.file.data.source, self.workspace)
+        self.findings.close()
+        self.findings = Findings(store)
+        if self.source is not None:
+            self.source.findings = self.findings
+        if store is not None:
+            for row in self.file.data.changed_rows()[:_AGAIN]:
+                if self.file.data.state(row).text is not None:
+                    self.check_again(row)
+            self.settle()
+
+    def settle(self) -> None:
+        """Findings of rows that are out ask for nothing any more."""
+        if self.file is not None and self.findings.known:
+            data = self.file.data
+            self.findings.leave_out(row for row in data.changed_rows() if not data.state(row).kept)
+
+    def check_again(self, row: int) -> None:
+        """Findings of one edited row; those that compare rows stay until the next check."""
+        from finetui.data.checks.registry import CHECKS
+        from finetui.data.checks.run import check_row
+
+        if self.file is None or not self.findings.known:
+            return
+        spots = [spot_of(found.as_dict()) for found in check_row(self.file.data, row)]
+        self.findings.replace(row, spots, [check.id for check in CHECKS.values() if check.alone])
 
     @work(thread=True, group="index", exit_on_error=False)
     def _index(self, file: OpenFile) -> None:
@@ -158,13 +203,13 @@ class RowsPane(ModePane):
 
     # -- rows --------------------------------------------------------------------------------
 
-    def show_rows(self, chosen: list[int] | None) -> None:
+    def show_rows(self, chosen: Sequence[int] | None) -> None:
         """Show all rows, or some; the cursor stays on its row where that is among them."""
         if self.file is None:
             return
         here = self.current
         data = self.file.data
-        source = DataRows(data, self.findings, chosen)
+        source = DataRows(data, self.findings, chosen, self.sort is None)
         self.rows.empty = "no row holds this" if chosen is not None else "no rows"
         self.rows.show(source, data_view.columns_of(data.shape, data.estimated_rows))
         place = source.place(here) if here is not None else 0
@@ -178,23 +223,37 @@ class RowsPane(ModePane):
             return
         data = self.file.data
         count = f"{data.rows:,}" if data.exact else f"≈ {data.estimated_rows:,}"
-        words = [data.path.name, str(data.shape), f"{count} rows"]
+        more = len(getattr(data.source, "parts", ())) - 1
+        name = f"{data.path.name} and {more} more" if more > 0 else data.path.name
+        words = [name, str(data.shape), f"{count} rows"]
         if data.edited_count:
             words.append(f"{data.edited_count:,} edited")
         if data.dropped_count:
             words.append(f"{data.dropped_count:,} dropped")
+        if data.quarantined_count:
+            words.append(f"{data.quarantined_count:,} aside")
         source = self.source
         below = ""
         if source is not None and source.chosen is not None:
-            what = f"/{self.needle}" if self.needle else self.note
-            below = f"{source.row_count:,} of {count} · {what}"
+            what = [f"/{self.needle}"] if self.needle else [self.note] if self.note else []
+            what += [f"by {self.sort.by}"] if self.sort else []
+            below = " · ".join([f"{source.row_count:,} of {count}", *what])
         entitle(self.rows, " · ".join(words), below)
 
     def clear_filter(self) -> None:
         self.workers.cancel_group(self, "filter")
         self.needle = self.note = ""
+        self.sort = None
         self.show_rows(None)
         self.rows.go_to(self.rows.cursor)
+
+    def rows_asked_for(self, asked: tuple[str, Sequence[int]] | None) -> None:
+        """A page over the data names rows to look at."""
+        if asked is not None and self.file is not None:
+            self.needle, self.note = "", asked[0]
+            self.sort = None
+            self.show_rows(sorted(set(asked[1])))
+            self.hand_to(self.rows)
 
     def go_to(self, row: int) -> None:
         """Put the cursor on a row; a filter that hides it is taken away."""
@@ -223,6 +282,11 @@ class RowsPane(ModePane):
             view.show([])
             entitle(view, "Record", "")
             return
+        cut = [] if row == self.whole else data_view.long_block(self.file.data, row)
+        if cut:
+            view.show(cut)
+            self._tell_record(row)
+            return
         tokens = self.tokens if self.tokens is not None and self.tokens.row == row else None
         blocks = data_view.blocks_of(
             self.file.data,
@@ -240,15 +304,26 @@ class RowsPane(ModePane):
         assert self.file is not None
         data = self.file.data
         state = data.state(row)
-        words = [f"line {data.source.line(row):,}"]
-        words += ["dropped"] if state.dropped else []
-        words += ["edited"] if state.text is not None else []
+        place = data.source.place(row)
+        file = f"{place.path.name} " if place.path != data.path else ""
+        words = [f"{file}line {place.line:,}"]
+        for is_so, word in (
+            (state.dropped, "dropped"),
+            (state.quarantined, "set aside"),
+            (state.text is not None, "edited"),
+            (state.marked, "marked"),
+            (bool(state.label), f"label {state.label}"),
+        ):
+            words += [word] if is_so else []
+        words += [state.reason] if state.reason and not state.kept else []
         words += [plural(len(self.findings.of(row)), "finding")] if self.findings.of(row) else []
         entitle(self.query_one(RecordView), " · ".join(words), f"byte {data.source.offset(row):,}")
 
     def row_was_changed(self, row: int) -> None:
         """After an edit, a drop or their undoing."""
         self.tokens = None
+        self.settle()
+        self.show_findings()
         source = self.source
         place = source.place(row) if source else None
         if place is not None:
@@ -260,13 +335,16 @@ class RowsPane(ModePane):
         table = self.query_one("#findings", VirtualTable)
         kinds = self.findings.kinds()
         rows = [
-            TableRow((SIGNS.get(k.severity, "?"), k.check, f"{k.count:,}"), _tone(k.severity))
+            TableRow(
+                (SIGNS.get(k.severity, "?"), k.check, f"{'≈ ' if k.about else ''}{k.count:,}"),
+                _tone(k.severity),
+            )
             for k in kinds
         ]
         if state is not None:
             table.empty = state or "nothing found"
         elif not kinds:
-            table.empty = "c checks this file"
+            table.empty = "nothing found" if self.findings.known else "c checks this file"
         table.show(ListSource(rows))
         total = sum(kind.count for kind in kinds)
         entitle(table, "Findings", state or (f"{total:,}" if total else ""))

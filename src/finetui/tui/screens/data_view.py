@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from finetui.data.dataset import DataSet
 from finetui.data.records import Record, Shape, Turn, read_record
+from finetui.data.source import LONG
+from finetui.data.steps import State
 from finetui.data.strict import RowError
-from finetui.display import UNSAFE
+from finetui.display import UNSAFE, size
 from finetui.tui.screens.data_findings import SIGNS, Findings, Spot
 from finetui.tui.widgets.record import Block, Note
 from finetui.tui.widgets.table import Column, TableRow, Tone
 
 _CUT = 600  # characters of a cell that are looked at
+_CUT_PAGE = 1 << 14  # bytes of a row over 1 MB that are shown
 _CHAT = [
     Column("turns", 5, "right"),
     Column("user", weight=1.4, low=16),
@@ -52,9 +57,14 @@ class DataRows:
     """The rows of a data set, or some of them, for a VirtualTable."""
 
     def __init__(
-        self, data: DataSet, findings: Findings, chosen: Sequence[int] | None = None
+        self,
+        data: DataSet,
+        findings: Findings,
+        chosen: Sequence[int] | None = None,
+        in_file_order: bool = True,
     ) -> None:
         self.data, self.findings, self.chosen = data, findings, chosen
+        self.sorted = in_file_order
 
     @property
     def row_count(self) -> int:
@@ -68,6 +78,9 @@ class DataRows:
         """The line of the table that shows a row; None while it is filtered away."""
         if self.chosen is None:
             return row if row < self.data.rows else None
+        if self.sorted:
+            place = bisect_left(self.chosen, row)
+            return place if place < len(self.chosen) and self.chosen[place] == row else None
         try:
             return self.chosen.index(row)
         except ValueError:
@@ -77,17 +90,38 @@ class DataRows:
         row = self.number(index)
         state = self.data.state(row)
         severity = self.findings.worst(row)
-        sign = "D" if state.dropped else "✎" if state.text is not None else " "
-        tone: Tone = _tone(state.dropped, state.text is not None, severity)
+        sign = _sign(state)
+        tone: Tone = _tone(not state.kept, state.text is not None, severity)
         lead = (f"{self.data.source.line(row):,}", sign + (SIGNS[severity] if severity else " "))
+        cut = cut_off(self.data, row)
+        if cut is not None:
+            return TableRow((*lead, *_spread(cut[0], self.data.shape)), tone)
         try:
             value = self.data.value(row)
         except RowError as error:
             words = f"{error.message}: {self.data.text(row)[:_CUT]}"
             return TableRow(
-                (*lead, *_spread(words, self.data.shape)), "dropped" if state.dropped else "error"
+                (*lead, *_spread(words, self.data.shape)), "error" if state.kept else "dropped"
             )
         return TableRow((*lead, *cells_of(value, self.data.shape)), tone)
+
+
+def cut_off(data: DataSet, row: int) -> tuple[str, str] | None:
+    """A row over 1 MB as (one line, its first part); None for a row that is shown whole."""
+    if data.state(row).text is not None or data.source.length(row) <= LONG:
+        return None
+    head = data.source.head_of(row, _CUT_PAGE)
+    text = head.raw.decode(errors="replace")
+    return f"{size(head.length)}: {text[:_CUT]}", text
+
+
+def _sign(state: State) -> str:
+    """D dropped, Q set aside, m marked, ✎ edited, L labelled; the weightiest of them."""
+    if not state.kept:
+        return "D" if state.dropped else "Q"
+    if state.marked:
+        return "m"
+    return "✎" if state.text is not None else "L" if state.label else " "
 
 
 def _tone(dropped: bool, edited: bool, severity: str) -> Tone:
@@ -150,6 +184,15 @@ def _json(value: object) -> str:
 
 
 # -- the record ------------------------------------------------------------------------------
+
+
+def long_block(data: DataSet, row: int) -> list[Block]:
+    """The beginning of a row over 1 MB; [] for any other."""
+    cut = cut_off(data, row)
+    if cut is None:
+        return []
+    whole = size(data.source.length(row))
+    return [Block("row", cut[1], caption=f"the first part of {whole}; W shows the whole row")]
 
 
 def blocks_of(
@@ -226,6 +269,37 @@ def _extras(record: Record) -> list[Block]:
 
 
 # -- the editor ------------------------------------------------------------------------------
+
+
+def turns_of(data: DataSet, row: int) -> list[tuple[int, str, str]]:
+    """(number, role, text) of the turns of a row that can be edited as plain text."""
+    try:
+        record, _ = read_record(data.value(row), data.shape)
+    except RowError:
+        return []
+    if record is None:
+        return []
+    return [
+        (number, role, turn.content)
+        for number, (role, turn) in enumerate(_with_roles(record))
+        if not turn.tool_calls
+    ]
+
+
+def escaped(text: str) -> str:
+    """A turn's text for editing: what cannot be seen is written as ``\\u`` escapes."""
+    text = text.replace("\\u", "\\\\u")
+    return "".join(_escape(char) if ord(char) in UNSAFE and char != "\n" else char for char in text)
+
+
+def unescaped(text: str) -> str:
+    """The text that `escaped` showed."""
+
+    def real(found: re.Match[str]) -> str:
+        return "\\u" if found[1] is None else chr(int(found[1], 16))
+
+    plain = re.sub(r"\\\\u|\\u([0-9a-fA-F]{4})", real, text)
+    return plain.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def editable(text: str) -> str:

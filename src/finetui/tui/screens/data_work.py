@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from array import array
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
@@ -14,6 +16,7 @@ from textual.message import Message
 from finetui.data.dataset import DataSet, open_dataset
 from finetui.data.records import Record, messages
 from finetui.errors import UserError
+from finetui.tui.commanding import command_lines
 from finetui.tui.screens.data_view import turn_spans
 from finetui.workspace import Workspace
 
@@ -35,6 +38,11 @@ class OpenFile:
     @property
     def path(self) -> Path:
         return self.data.path
+
+    @property
+    def several(self) -> bool:
+        """Several files that were opened as one set."""
+        return len(getattr(self.data.source, "parts", ())) > 1
 
     def close(self) -> None:
         self.stop.set()
@@ -67,7 +75,7 @@ class Matched(Message):
 
     file: OpenFile
     text: str
-    rows: list[int]
+    rows: Sequence[int]
     done: bool
     error: str = ""
 
@@ -84,10 +92,11 @@ class Tokenised(Message):
     caption: str = ""
 
 
-def open_file(path: Path, workspace: Workspace | None, post: Post) -> None:
-    """Open a file; its shape is guessed here, because that reads."""
+def open_file(paths: Sequence[Path], workspace: Workspace | None, post: Post) -> None:
+    """Open a file, or several as one; the shape is guessed here, because that reads."""
+    path = paths[0]
     try:
-        data = open_dataset(path, workspace)
+        data = open_dataset(paths, workspace)
         assert data.source.shape
     except (UserError, OSError) as error:
         post(Opened(path, error=str(error)))
@@ -116,22 +125,64 @@ def index(file: OpenFile, post: Post) -> None:
 
 
 def search(file: OpenFile, text: str, stop: Callable[[], bool], post: Post) -> None:
-    """Rows that hold ``text``, told as they are found."""
+    """Rows that a quick filter finds, told as they are found."""
     from finetui.data.filter import filter_rows
 
-    found: list[int] = []
+    found = array("I")
     last = time.monotonic()
     try:
         for chunk in filter_rows(file.data, text, stop):
-            found += chunk
+            found.extend(chunk)
             if time.monotonic() - last > _EVERY:
                 last = time.monotonic()
-                post(Matched(file, text, list(found), False))
+                post(Matched(file, text, found[:], False))
     except UserError as error:
         post(Matched(file, text, [], True, str(error)))
         return
     if not stop():
         post(Matched(file, text, found, True))
+
+
+async def search_apart(
+    file: OpenFile, text: str, sort: Sort | None, post: Post, model: Path | None, folder: Path
+) -> None:
+    """The same for filters, SQL and orders that would hold up a key: in a process of its own."""
+    arguments = ["query", "--rows", "-w", str(folder)]
+    if model is not None:
+        arguments += ["--model", str(model)]
+    if sort is not None:
+        arguments += ["--sort", sort.by] + (["--reverse"] if sort.backwards else [])
+    if is_sql(text):
+        arguments += ["--where", text.partition(" ")[2] if text[:6].lower() == "where " else text]
+        text_part = []
+    else:
+        text_part = [text] if text else []
+    found = array("I")
+    last = time.monotonic()
+    try:
+        async with aclosing(command_lines([*arguments, "--", str(file.path), *text_part])) as told:
+            async for line in told:
+                found.extend(line.get("rows", ()))
+                if time.monotonic() - last > _EVERY:
+                    last = time.monotonic()
+                    post(Matched(file, text, found[:], False))
+    except UserError as error:
+        post(Matched(file, text, array("I"), True, str(error)))
+        return
+    post(Matched(file, text, found, True))
+
+
+def is_sql(text: str) -> bool:
+    """``where length(text) > 9`` and whole SELECTs that give ``_row``."""
+    return text.lower().lstrip().startswith(("where ", "select "))
+
+
+@dataclass(frozen=True, slots=True)
+class Sort:
+    """The order rows are shown in."""
+
+    by: str
+    backwards: bool
 
 
 def tokenise(row: int, record: Record, tokenizer: Any, post: Post) -> None:
@@ -167,10 +218,9 @@ def model_folder(workspace: Workspace | None) -> Path | None:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """A version to be written."""
+    """A version of one file to be written."""
 
     name: str
-    split: bool
     skip_malformed: bool = False
 
 
@@ -185,12 +235,10 @@ class Written(Message):
 
 def write(file: OpenFile, workspace: Workspace, order: Order, post: Post) -> None:
     """Write a version of an open file with its edits."""
-    from finetui.data.split import SplitSpec
     from finetui.data.versions import write_version
 
-    spec = SplitSpec() if order.split else None
     try:
-        made = write_version(file.data, workspace, order.name, spec, order.skip_malformed)
+        made = write_version(file.data, workspace, order.name, None, order.skip_malformed)
     except UserError as error:
         post(Written(order, error=str(error)))
     else:

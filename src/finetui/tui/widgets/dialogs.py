@@ -137,10 +137,12 @@ class Choose(Dialog["str | None"]):
     Choose VirtualTable { height: auto; max-height: 16; }
     """
 
-    def __init__(self, title: str, options: Sequence[tuple[str, str]]) -> None:
-        """``options`` are (value, label)."""
+    def __init__(self, title: str, options: Sequence[tuple[str, str]], first: str = "") -> None:
+        """``options`` are (value, label); ``first`` is the value the cursor begins on."""
         super().__init__()
         self._title, self._options = title, list(options)
+        values = [value for value, _ in self._options]
+        self._first = values.index(first) if first in values else 0
 
     def compose(self) -> ComposeResult:
         rows = ListSource([TableRow((label,)) for _, label in self._options])
@@ -150,7 +152,9 @@ class Choose(Dialog["str | None"]):
         yield self.box(table, keys, title=self._title)
 
     def on_mount(self) -> None:
-        self.set_focus(self.query_one(VirtualTable))
+        table = self.query_one(VirtualTable)
+        self.set_focus(table)
+        table.go_to(self._first)
 
     @on(VirtualTable.RowSelected)
     def _chosen(self, message: VirtualTable.RowSelected) -> None:

@@ -185,11 +185,13 @@ class VirtualTable(ScrollView, can_focus=True):
         self._widths: list[int] = []
         self._fitted_to = -1
         self._lines: dict[tuple[int, bool], Strip] = {}
+        self._at_end = False  # the cursor follows the last row while rows still come
 
     # -- what it shows -----------------------------------------------------------------------
 
     def show(self, source: RowSource, columns: Sequence[Column] | None = None) -> None:
         """Show other rows; the cursor stays where it can."""
+        self._at_end = self._at_end and source is self.source
         self.source = source
         if columns is not None:
             self.columns = list(columns)
@@ -201,8 +203,10 @@ class VirtualTable(ScrollView, can_focus=True):
         self._lines.clear()
         self._measure()
         last = max(0, self.row_count - 1)
-        if self.cursor > last:
+        at_end = self._at_end
+        if self.cursor > last or at_end:
             self.cursor = last
+        self._at_end = at_end
         self.refresh()
 
     def row_changed(self, row: int) -> None:
@@ -334,6 +338,7 @@ class VirtualTable(ScrollView, can_focus=True):
         return max(0, min(cursor, self.row_count - 1))
 
     def watch_cursor(self, old: int, new: int) -> None:
+        self._at_end = False
         if not self._keep_cursor_visible():
             self._refresh_row(old)
             self._refresh_row(new)
@@ -378,7 +383,10 @@ class VirtualTable(ScrollView, can_focus=True):
         self.cursor = 0
 
     def action_last(self) -> None:
+        """The last row; while rows are still being counted, the last one as they come."""
+        self._measure()
         self.cursor = self.row_count - 1
+        self._at_end = True
 
     def action_open(self) -> None:
         if self.row_count:

@@ -1,0 +1,1 @@
+"""The fast pass of the checks: sieves over raw blocks, typed rows, two processes."""
