@@ -66,7 +66,7 @@ _ONSETS = [
 ]
 _VOWELS = ["a", "e", "i", "o", "u", "ai", "ea", "ou"]
 _ENDS = ["", "", "n", "r", "s", "t", "l", "m", "nd", "st", "ck"]
-_ZH = "的一是在不了有和人这中大为上个国我以要他时来用们生到作地于出就分对成会可主发年动同工也能下过子说产种面而方后多定行学法所民得经"  # noqa: E501
+_ZH = "的一是在不了有和人这中大为上个国我以要他时来用们生到作地于出就分对成会可主发年动同工也能下过子说产种面而方后多定行学法所民得经"
 _RU = [
     "пр",
     "ст",
@@ -326,12 +326,12 @@ _BROKEN: tuple[tuple[str, Callable[[Random, bytes], bytes]], ...] = (
     ("malformed-json", lambda rng, line: line[: rng.randint(20, len(line) - 1)]),
     ("malformed-json", lambda rng, line: line[:-1] + b",}"),
     ("malformed-json", lambda rng, line: line.replace(b'"messages"', b"'messages'")),
-    ("malformed-json", lambda rng, line: line[:-1] + b', "score": NaN}'),
+    ("not-a-number", lambda rng, line: line[:-1] + b', "score": NaN}'),
     ("malformed-json", lambda rng, line: line + line),
     ("malformed-json", _unescaped),
     ("malformed-json", lambda rng, line: line[:-1]),
     ("malformed-json", lambda rng, line: line[:60] + b"\x07" + line[60:]),
-    ("malformed-json", lambda rng, line: line[:-1] + b', "note": "\\ud83d"}'),
+    ("lone-surrogate", lambda rng, line: line[:-1] + b', "note": "\\ud83d"}'),
     ("invalid-utf8", lambda rng, line: line[:-1] + b', "note": "caf\xe9"}'),
     ("duplicate-keys", _doubled),
 )
@@ -352,7 +352,9 @@ def _swap(share: float) -> Callable[[Words, str], str]:
     def edit(words: Words, text: str) -> str:
         parts = text.split(" ")
         count = max(1, round(share * len(parts)))
-        for place, word in zip(words.rng.sample(range(len(parts)), count), words.draw(count)):
+        for place, word in zip(
+            words.rng.sample(range(len(parts)), count), words.draw(count), strict=False
+        ):
             parts[place] = word
         return " ".join(parts)
 
@@ -397,7 +399,7 @@ def jaccard(left: Row, right: Row) -> float:
 def _grams(row: Row) -> set[tuple[str, ...]]:
     text = " ".join(turn["content"] for turn in row["messages"] if turn["role"] != "system")
     parts = text.lower().split()
-    return set(zip(parts, parts[1:], parts[2:]))
+    return set(zip(parts, parts[1:], parts[2:], strict=False))
 
 
 # ---------------------------------------------------------------- the files

@@ -114,8 +114,10 @@ DIRTY = "1 wait:rows shift+tab shift+tab down down down down enter wait:tickets_
 # name, size and keys of the README's pictures; the workspace is one in which the demo ran.
 SCENES = (
     ("home", "120x36", "wait:Next"),
-    ("data", "120x36", f"{DIRTY} c wait:duplicate n n n n n t wait:trained"),
+    ("data", "120x36", f"{DIRTY} c wait:conflicting n n n n n t wait:trained"),
     ("data-80x24", "80x24", f"{DIRTY} j j"),
+    ("ready", "120x36", f"{DIRTY} R wait:Axolotl wait:still"),
+    ("alike", "120x36", f"{DIRTY} D wait:alike wait:cluster"),
     ("recipe", "120x36", "2 wait:learning"),
     ("train", "120x36", "3 wait:triage-lora down enter wait:eval wait:grad"),
     ("evaluate", "120x36", "4 wait:Evaluate"),

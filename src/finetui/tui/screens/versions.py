@@ -42,7 +42,7 @@ class VersionsPage(Page["Path | None"]):
             "versions.verify",
             "v",
             "verify",
-            "Read the files again and compare them with the manifest.",
+            "Compare its files with the manifest.",
         ),
     )
     DEFAULT_CSS = """
