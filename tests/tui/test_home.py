@@ -99,7 +99,7 @@ async def test_help_shows_the_keys_of_the_focus_and_closes_with_its_key(
         await until(lambda: lines.lines)
         text = "\n".join(line.text for line in lines.lines)
         assert text.index("Data") < text.index("Everywhere")
-        assert "Edit this row's JSON" in text
+        assert "Edit a turn, or the row's JSON" in text
         await pilot.press("question_mark")
         await until(lambda: not isinstance(app.screen, HelpScreen))
 

@@ -173,9 +173,13 @@ async def test_as_many_small_charts_show_as_have_room(workspace, width, shown):
     app = FinetuiApp(workspace, start="train", request=OpenJob(job.path))
     async with app.run_test(size=(width, 36)) as pilot:
         await until(pilot, lambda: app.pane and app.pane.snapshot)
-        seen = [chart.id for chart in app.pane.query("#small BrailleChart") if chart.display]
-        assert len(seen) == shown
+
+        def charts() -> list[str]:
+            return [chart.id for chart in app.pane.query("#small BrailleChart") if chart.display]
+
+        await until(pilot, lambda: len(charts()) == shown)  # the layout follows the size
+        seen = charts()
         await pilot.press("c")
-        after = [chart.id for chart in app.pane.query("#small BrailleChart") if chart.display]
+        after = charts()
         assert len(after) == shown
         assert (after == seen) == (shown == 4)

@@ -39,7 +39,7 @@ def test_a_dialog_gets_what_was_typed_ahead_for_it(workspace: Workspace) -> None
     with Terminal([sys.executable, "-c", PROGRAM, str(workspace.root)]) as terminal:
         terminal.wait_for("40 rows")
         terminal.type("onowhere\r")
-        terminal.wait_for("there is no such file")
+        terminal.wait_for("there is no file nowhere")
         terminal.wait_for("nowhere")
 
 

@@ -163,6 +163,8 @@ class FinetuiApp(TypeAhead):
         if pane is None:
             pane = modes.make(name)
             await switcher.add_content(pane, id=name)
+        if not pane.is_attached:  # the app ended while the pane came on
+            return pane
         switcher.current = self.mode = name
         if old is not pane:
             pane.shown()

@@ -49,7 +49,7 @@ class DataPane(RepairPane, SearchPane, VersionsPane, SuggestPane):
             "data.ready",
             "R",
             "ready",
-            "Is this set ready to train on, and what would be lost?",
+            "Whether this set is ready to train on, and what is lost.",
         ),
         Action("data.next", "n", "next", "The next row with a finding.", show=True),
         Action("data.previous", "N", "previous", "The row with a finding before this one."),
