@@ -15,12 +15,17 @@ from textual.widgets import TextArea
 
 from finetui.tui.app import FinetuiApp
 from finetui.tui.messages import OpenData
+from finetui.tui.screens.alike import AlikePage
 from finetui.tui.screens.data import DataPane
+from finetui.tui.screens.fix_all import FixAllPage
+from finetui.tui.screens.queue import QueuePage
+from finetui.tui.screens.ready import ReadyScreen
 from finetui.tui.screens.steps import StepsPage
 from finetui.tui.screens.versions import VersionsPage
 from finetui.tui.screens.write_version import WriteDialog
 from finetui.tui.widgets.dialogs import Choose, Confirm, EditorDialog, TextPrompt
 from finetui.tui.widgets.record import RecordView
+from finetui.tui.widgets.textpanel import TextPanel
 from finetui.workspace import Workspace
 
 
@@ -351,3 +356,93 @@ async def test_a_row_too_long_for_the_editor_is_refused_in_words(workspace: Work
         await until(lambda: isinstance(app.screen, Choose))
         await pilot.press("G", "enter")
         await until(lambda: any("too long" in note.message for note in app._notifications))
+
+
+async def test_the_readiness_page_tells_what_is_lost_and_keeps_answers(
+    workspace: Workspace,
+) -> None:
+    from finetui.data.questions import replies
+    from finetui.workspace import sample_data
+
+    (workspace.root / "model").symlink_to(sample_data() / "model")
+    (workspace.recipes / "run.toml").write_text('[model]\npath = "model"\n', "utf-8")
+    async with data_screen(workspace) as (app, pane, pilot):
+        await pilot.press("R")
+        await until(lambda: isinstance(app.screen, ReadyScreen) and app.screen.points, 60)
+        page = app.screen
+        assert isinstance(page, ReadyScreen)
+        told = {point["title"]: point["state"] for point in page.points}
+        assert told["rows"] == "bad" and told["tokens"] == "good"  # the small set has a broken line
+        await until(lambda: "sample prices" in str(page.query_one("#costs", TextPanel).text))
+        assert [entry["name"] for entry in page.fates] == [
+            "finetui",
+            "LLaMA-Factory",
+            "Axolotl",
+            "TRL",
+        ]
+        await pilot.press("y", "y")  # the first key turns to the questions
+        await until(lambda: replies(workspace))
+        assert replies(workspace)["prompting"].answer == "yes"
+        await pilot.press("escape")
+        await until(lambda: app.screen is app.screen_stack[0])
+        assert pane.file is not None
+
+
+async def test_near_duplicates_are_merged_by_a_key_and_come_back_with_undo(
+    workspace: Workspace,
+) -> None:
+    words = "my invoice of last month was charged twice and nobody at the desk answers the phone"
+    rows = [chat(words, "a"), chat(words + " today", "a"), chat("something else entirely", "b")]
+    write_rows(first_file(workspace), rows)
+    async with data_screen(workspace) as (app, pane, pilot):
+        await pilot.press("D")
+        await until(lambda: isinstance(app.screen, AlikePage) and app.screen.clusters, 60)
+        await pilot.press("l")
+        await until(lambda: pane.file and pane.file.data.dropped_count == 1)
+        assert pane.file is not None and pane.file.data.state(0).dropped
+        await pilot.press("u")
+        await until(lambda: pane.file and pane.file.data.dropped_count == 0)
+
+
+async def test_all_rows_of_a_finding_are_mended_as_one_step(workspace: Workspace) -> None:
+    write_rows(first_file(workspace), [chat(f"write to a{n}@example.org", "a") for n in range(12)])
+    async with data_screen(workspace) as (app, pane, pilot):
+        await pilot.press("c")
+        await until(lambda: any(kind.check == "email" for kind in pane.findings.kinds()), 60)
+        await until(lambda: not pane.checking, 60)
+        pane.query_one("#findings").focus()
+        await pilot.press("F")
+        await until(lambda: isinstance(app.screen, FixAllPage) and app.screen.preview)
+        page = app.screen
+        assert isinstance(page, FixAllPage) and page.preview.count == 12
+        await pilot.press("y")
+        await until(lambda: pane.file and pane.file.data.edited_count == 12)
+        await until(lambda: not any(kind.check == "email" for kind in pane.findings.kinds()))
+        await pilot.press("u")
+        await until(lambda: pane.file and pane.file.data.edited_count == 0)
+        await until(lambda: {k.check: k.count for k in pane.findings.kinds()}.get("email") == 12)
+
+
+async def test_a_failure_from_production_is_corrected_and_added(workspace: Workspace) -> None:
+    log = workspace.root / "failures.jsonl"
+    log.write_text(json.dumps({"prompt": "2 + 2?", "output": "5"}) + "\n", "utf-8")
+    async with data_screen(workspace) as (app, _pane, pilot):
+        await pilot.press("Q")
+        await until(lambda: isinstance(app.screen, QueuePage))
+        page = app.screen
+        assert isinstance(page, QueuePage)
+        await pilot.press("i")
+        await until(lambda: isinstance(app.screen, TextPrompt))
+        await pilot.press(*"failures.jsonl", "enter")
+        await until(lambda: page.items)
+        await pilot.press("c")
+        await until(lambda: isinstance(app.screen, EditorDialog) and app.screen.query(TextArea))
+        app.screen.query_one(TextArea).text = "4"
+        await pilot.press("f2")
+        await until(lambda: page.queue.counts()["feedback"]["corrected"] == 1)
+        await pilot.press("A")
+        await until(lambda: isinstance(app.screen, Choose))
+        await pilot.press("enter")
+        added = workspace.datasets / "feedback.jsonl"
+        await until(added.is_file)
+        await until(lambda: '"4"' in added.read_text())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
 from collections import Counter, OrderedDict
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,11 +57,9 @@ class Findings:
         self.store = store
         self._again: dict[int, list[Spot]] = {}
         self._rows_again: list[int] = []
-        self._recent: OrderedDict[int, list[Spot]] = OrderedDict()
-        self._counts: dict[str, int] = {}
-        self._shift: Counter[str] = Counter()
         self._out: set[int] = set()
-        self._of_out: dict[str, int] = {}
+        self._recent: OrderedDict[int, list[Spot]] = OrderedDict()
+        self._counts: dict[str, int] | None = None
         self._severity: dict[str, str] = {}
         self.progress = ScanProgress()
         self.refresh()
@@ -79,29 +77,43 @@ class Findings:
     def refresh(self) -> None:
         """Take in what a scan has written since."""
         if self.store is not None:
-            self._counts = self.store.counts()
             self._severity |= self.store.severities
             self.progress = self.store.progress
             self._recent.clear()
-            self.leave_out(self._out)
+        self._counts = None
 
-    def leave_out(self, rows: Iterable[int]) -> None:
-        """Rows that are dropped or set aside: their findings ask for nothing any more."""
-        self._out = set(rows)
-        stored = sorted(self._out - self._again.keys())
-        self._of_out = self.store.counts_of(stored) if self.store is not None and stored else {}
+    def settle(self, out: Iterable[int], edited: Callable[[int], bool]) -> None:
+        """Rows that are dropped or set aside ask for nothing any more; rows that are no longer
+        edited are what the store says of them."""
+        self._out = set(out)
+        self._rows_again = [row for row in self._rows_again if edited(row)]
+        self._again = {row: self._again[row] for row in self._rows_again}
+        self._counts = None
+
+    def _open_counts(self) -> dict[str, int]:
+        """Open findings by check: the store's, but for rows that are out or were edited."""
+        counts = Counter(self.store.counts() if self.store is not None else {})
+        if self.store is not None:
+            counts.subtract(self.store.counts_of(sorted(self._out | self._again.keys())))
+        for row, spots in self._again.items():
+            if row not in self._out:
+                counts.update(spot.check for spot in spots)
+        return dict(counts)
 
     def replace(self, row: int, spots: Sequence[Spot], checked: Iterable[str]) -> None:
         """Put new findings in the place of a row's old ones of the checks that were run."""
         again = set(checked)
-        old = self.of(row)
-        kept = [spot for spot in old if spot.check not in again]
-        self._shift.subtract(spot.check for spot in old if spot.check in again)
-        self._shift.update(spot.check for spot in spots)
+        kept = [spot for spot in self.of(row) if spot.check not in again]
         self._severity |= {spot.check: spot.severity for spot in spots}
         if row not in self._again:
             insort(self._rows_again, row)
         self._again[row] = [*kept, *spots]
+        self._counts = None
+
+    @property
+    def rows_again(self) -> Sequence[int]:
+        """Edited rows that were looked at again."""
+        return tuple(self._rows_again)
 
     def of(self, row: int) -> list[Spot]:
         if row in self._again:
@@ -126,13 +138,10 @@ class Findings:
     def kinds(self) -> list[Kind]:
         """The checks that found something, or will by the sample; errors first, then by number."""
         found = {}
-        for check in {*self._counts, *self._shift, *self.progress.estimates}:
-            count = self._counts.get(check, 0) + self._shift[check] - self._of_out.get(check, 0)
-            count -= sum(
-                spot.check == check
-                for row in self._out & self._again.keys()
-                for spot in self._again[row]
-            )
+        if self._counts is None:
+            self._counts = self._open_counts()
+        for check in {*self._counts, *self.progress.estimates}:
+            count = self._counts.get(check, 0)
             guess = None if self.progress.exact else self.progress.estimates.get(check)
             about = guess is not None and guess.count > count
             if about and guess is not None:

@@ -17,6 +17,7 @@ from finetui.tui.screens.steps import StepsPage
 from finetui.tui.widgets.dialogs import Choose, EditorDialog, TextPrompt
 from finetui.tui.widgets.table import VirtualTable
 
+_AT_ONCE = 200  # edited rows that are looked at again after each undo
 _AGAIN = 2000  # rows whose findings are looked at again at once after a bulk repair
 
 
@@ -250,6 +251,9 @@ class RepairPane(RowsPane):
         except UserError as error:
             self.complain(error)
             return
+        self.settle()
+        for row in self.findings.rows_again[:_AT_ONCE]:
+            self.check_again(row)  # an older edit may stand there now
         self.all_changed()
         self.say(said or f"There is nothing to {'redo' if redo else 'undo'}.")
 

@@ -158,7 +158,10 @@ class RowsPane(ModePane):
         """Findings of rows that are out ask for nothing any more."""
         if self.file is not None and self.findings.known:
             data = self.file.data
-            self.findings.leave_out(row for row in data.changed_rows() if not data.state(row).kept)
+            self.findings.settle(
+                (row for row in data.changed_rows() if not data.state(row).kept),
+                lambda row: data.state(row).text is not None,
+            )
 
     def check_again(self, row: int) -> None:
         """Findings of one edited row; those that compare rows stay until the next check."""

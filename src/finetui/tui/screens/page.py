@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import ClassVar, Generic, TypeVar
 
+from textual import on
 from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widget import Widget
+from textual.worker import Worker
 
 from finetui.display import clean
 from finetui.tui.actions import Action, register
@@ -52,6 +54,11 @@ class Page(ModalScreen[Answer], Generic[Answer]):
             self.query_one(f"#{name}").add_class("part")
         if self.PARTS:
             self.turn_to(self.PARTS[0])
+
+    @on(Worker.StateChanged)
+    def _worker_changed(self, event: Worker.StateChanged) -> None:
+        """Work that failed is told, as in a mode."""
+        self.app.worker_changed(event)  # type: ignore[attr-defined]
 
     def turn_to(self, name: str) -> None:
         """Give a part the keyboard; on a small screen it is the one that shows."""

@@ -75,7 +75,7 @@ class ReadyScreen(Page["tuple[str, list[int]] | None"]):
              *(Column(name, 8, "right") for name in _FATES)],
             id="trainers", classes="panel", empty="needs a model's tokenizer",
         )  # fmt: skip
-        yield TextPanel(id="costs")
+        yield TextPanel(wrap=True, id="costs")
         yield VirtualTable(
             [Column("", 1, tone=True), Column("", 6), Column("", weight=1)],
             header=False, id="questions", classes="panel",
@@ -227,7 +227,6 @@ def _told(page: Mapping[str, Any]) -> str:
 def _costs(costs: Sequence[Mapping[str, Any]]) -> Content:
     if not costs:
         return Content("")
-    told = " · ".join(
-        f"{entry['name']} {entry['currency']} {entry['cost']:,.2f}" for entry in costs
-    )
-    return Content(clean(f"at a provider: {told} (prices.toml)"))
+    sample = " · sample prices: edit prices.toml" if any(each["sample"] for each in costs) else ""
+    told = " · ".join(f"{each['name']} {each['told']}" for each in costs)
+    return Content(clean(f"at a provider: {told}{sample}"))
