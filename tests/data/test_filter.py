@@ -198,3 +198,30 @@ def test_marks_and_labels_are_found(mixed: DataSet) -> None:
     mixed.label([0, 2], "urgent")
     assert found(mixed, "is:marked") == [1]
     assert found(mixed, "label:urgent -user:refund") == [0]
+
+
+def test_rows_are_found_by_the_split_that_the_newest_version_put_them_in(tmp_path: Path) -> None:
+    from finetui.data.filter import surroundings
+    from finetui.data.split import SplitSpec
+    from finetui.data.versions import write_version
+
+    space = workspace.create(tmp_path / "work")
+    file = space.datasets / "a.jsonl"
+    rows = [{"prompt": f"{number * 7919} things", "completion": "x"} for number in range(60)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    dataset = open_dataset(file, space)
+
+    def rows_of(text: str) -> list[int]:
+        chunks = filter_rows(dataset, text, around=surroundings(dataset, space))
+        return [row for chunk in chunks for row in chunk]
+
+    with pytest.raises(UserError, match="split"):
+        rows_of("split:test")
+    version = write_version(dataset, space, "v", SplitSpec())
+    parts = {name: rows_of(f"split:{name}") for name in version.rows}
+    assert {name: len(found) for name, found in parts.items()} == version.rows
+    assert sorted(row for found in parts.values() for row in found) == list(range(60))
+    dataset.edit(parts["test"][0], '{"prompt": "new", "completion": "y"}')
+    assert rows_of("split:test") == parts["test"][1:]
+    with pytest.raises(UserError, match="no split 'tset'"):
+        rows_of("split:tset")

@@ -509,3 +509,21 @@ def test_a_full_disk_is_told_and_leaves_the_journal_whole(space: Workspace, path
     with open_dataset(path, space) as dataset:
         assert dataset.journal and dataset.journal.head == int(done.stdout)
         dataset.drop([38])
+
+
+def test_a_journal_that_cannot_be_read_is_told_and_left_as_it_is(tmp_path: Path) -> None:
+    import sqlite3
+
+    space = workspace.create(tmp_path / "work")
+    file = space.datasets / "a.jsonl"
+    file.write_text('{"prompt": "a", "completion": "b"}\n')
+    with open_dataset(file, space) as dataset:
+        dataset.drop([0])
+    journal = journal_path(file, space)
+    database = sqlite3.connect(journal)
+    database.execute("ALTER TABLE op RENAME COLUMN uniform TO other")
+    database.close()
+    before = journal.read_bytes()
+    with pytest.raises(UserError, match="cannot be read"):
+        open_dataset(file, space)
+    assert journal.read_bytes() == before

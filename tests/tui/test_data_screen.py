@@ -25,6 +25,7 @@ from finetui.tui.screens.versions import VersionsPage
 from finetui.tui.screens.write_version import WriteDialog
 from finetui.tui.widgets.dialogs import Choose, Confirm, EditorDialog, TextPrompt
 from finetui.tui.widgets.record import RecordView
+from finetui.tui.widgets.table import VirtualTable
 from finetui.tui.widgets.textpanel import TextPanel
 from finetui.workspace import Workspace
 
@@ -446,3 +447,17 @@ async def test_a_failure_from_production_is_corrected_and_added(workspace: Works
         added = workspace.datasets / "feedback.jsonl"
         await until(added.is_file)
         await until(lambda: '"4"' in added.read_text())
+
+
+async def test_the_shape_is_told_with_its_reason_and_can_be_overridden(
+    workspace: Workspace,
+) -> None:
+    async with data_screen(workspace) as (app, pane, pilot):
+        await pilot.press("P")
+        await until(lambda: isinstance(app.screen, Choose))
+        table = app.screen.query_one(VirtualTable)
+        assert "chat (" in table.source.row(0).cells[0] and "sure" in table.source.row(0).cells[0]
+        await pilot.press("G", "enter")
+        await until(lambda: "· text ·" in str(pane.rows.border_title))
+    async with data_screen(workspace) as (_, pane, _pilot):
+        assert "· text ·" in str(pane.rows.border_title)  # kept with the edits

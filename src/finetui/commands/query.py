@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _found(
     dataset: DataSet, workspace: Workspace, arguments: argparse.Namespace
 ) -> Iterator[list[int]]:
-    from finetui.data.filter import filter_rows
+    from finetui.data.filter import filter_rows, surroundings
 
     around = surroundings(dataset, workspace, arguments.model)
     if arguments.where:
@@ -100,19 +100,6 @@ def _sorted(
             chosen[row] = 1
     order = ordered(dataset, arguments.sort, arguments.reverse, around, _reporter(arguments))
     yield [row for row in order if row < len(chosen) and chosen[row]]
-
-
-def surroundings(dataset: DataSet, workspace: Workspace, model: Path | None) -> Surroundings:
-    """What a filter may ask beyond the rows: findings, tokens, splits of this set."""
-    from finetui.data.filter import Surroundings, token_counter
-    from finetui.data.findings import open_findings
-
-    count = None
-    if model is not None:
-        from finetui.data.tokens import load_chat_tokenizer
-
-        count = token_counter(load_chat_tokenizer(model))
-    return Surroundings(open_findings(dataset.source, workspace), count)
 
 
 def _reporter(arguments: argparse.Namespace) -> console.Progress | None:

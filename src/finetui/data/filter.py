@@ -12,8 +12,9 @@ import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 from typing import Any as Anything
-from typing import Protocol
 
 from finetui.data import query
 from finetui.data.dataset import DataSet
@@ -23,6 +24,9 @@ from finetui.data.records import Record, messages, read_record
 from finetui.data.source import JsonlSource, Stop
 from finetui.data.strict import JsonFault, RowError, decode
 from finetui.errors import UserError
+
+if TYPE_CHECKING:
+    from finetui.workspace import Workspace
 
 Report = Callable[[int, int], None]
 
@@ -80,6 +84,24 @@ class Surroundings:
                 raise UserError("no version of this set is split.", fix="Split it first (s).")
             self._rows[key] = frozenset(self.split(name))
         return self._rows[key]
+
+
+def surroundings(dataset: DataSet, workspace: Workspace, model: Path | None = None) -> Surroundings:
+    """What a filter may ask of a workspace: findings of the last scan, tokens of a model folder,
+    and the splits of the newest version."""
+    from finetui.data.findings import open_findings
+    from finetui.data.versions import rows_in_split
+
+    count = None
+    if model is not None:
+        from finetui.data.tokens import load_chat_tokenizer
+
+        count = token_counter(load_chat_tokenizer(model))
+    return Surroundings(
+        open_findings(dataset.source, workspace),
+        count,
+        lambda name: rows_in_split(dataset, workspace, name),
+    )
 
 
 def filter_rows(

@@ -498,7 +498,16 @@ class Journal:
     def _open(self) -> sqlite3.Connection:
         if self._database is None:
             self._database = open_journal(self.path)
-            self._load()
+            try:
+                self._load()
+            except sqlite3.DatabaseError as error:
+                self._database.close()
+                self._database = None
+                raise UserError(
+                    f"the journal of edits cannot be read: {error}.",
+                    str(self.path),
+                    "Move it away to begin anew; the data file itself was never changed.",
+                ) from None
         return self._database
 
     # ------------------------------------------------------------ inside: reading

@@ -18,11 +18,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import xxhash
+
 from finetui.data.dataset import DataSet
 from finetui.data.ledger import FILE as FROZEN
 from finetui.data.ledger import Ledger, read_ledger
 from finetui.data.split import Group, Split, SplitSpec, spec_of, split_datasets
-from finetui.data.version_rows import Order, Output, Part, Tally, file_hash, total, write_rows
+from finetui.data.strict import JsonFault
+from finetui.data.version_rows import (
+    Order,
+    Output,
+    Part,
+    Tally,
+    file_hash,
+    row_line,
+    total,
+    write_rows,
+)
 from finetui.errors import UserError
 
 if TYPE_CHECKING:
@@ -189,6 +201,41 @@ def find_version(workspace: Workspace, word: str) -> Version:
         str(workspace.versions),
         f"Versions: {some}",
     )
+
+
+def rows_in_split(dataset: DataSet, workspace: Workspace, name: str) -> set[int]:
+    """Rows that the newest split version of a data set put into one of its files.
+
+    A row is told by its bytes as they are now; one edited since is in none. Raises UserError when
+    there is no such version or no such split.
+    """
+    own = workspace.relative(dataset.path.resolve())
+    split = [
+        version
+        for version in list_versions(workspace)
+        if version.manifest.get("split")
+        and own in {str(source["path"]) for source in version.manifest["sources"]}
+    ]
+    if not split:
+        raise UserError("no version of this set is split.", own, "Split it first (s).")
+    if name not in split[0].rows:
+        known = ", ".join(split[0].rows)
+        raise UserError(f"there is no split {name!r}.", split[0].id, f"Use one of: {known}.")
+    lines = split[0].file(name).read_bytes().split(b"\n")
+    written = {xxhash.xxh3_64_intdigest(line) for line in lines if line}
+    return {
+        row
+        for row in range(dataset.rows)
+        if xxhash.xxh3_64_intdigest(_line_of(dataset, row)) in written
+    }
+
+
+def _line_of(dataset: DataSet, row: int) -> bytes:
+    """What a version would hold for a row; its bytes where that is nothing."""
+    try:
+        return row_line(dataset, dataset.source.raw(row), dataset.state(row).text)
+    except JsonFault:
+        return dataset.raw(row)
 
 
 def version_of(path: Path) -> str:

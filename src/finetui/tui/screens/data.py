@@ -9,6 +9,8 @@ from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.widgets import Input
 
+from finetui.data.records import Shape
+from finetui.errors import UserError
 from finetui.tui.actions import Action, register
 from finetui.tui.messages import OpenData, OpenRecipe
 from finetui.tui.screens.alike import AlikePage
@@ -18,7 +20,7 @@ from finetui.tui.screens.data_suggest import SuggestPane
 from finetui.tui.screens.data_versions import VersionsPane
 from finetui.tui.screens.queue import QueuePage
 from finetui.tui.screens.ready import ReadyScreen
-from finetui.tui.widgets.dialogs import TextPrompt
+from finetui.tui.widgets.dialogs import Choose, TextPrompt
 from finetui.tui.widgets.panel import entitle
 from finetui.tui.widgets.record import RecordView
 from finetui.tui.widgets.table import Column, VirtualTable
@@ -71,6 +73,9 @@ class DataPane(RepairPane, SearchPane, VersionsPane, SuggestPane):
         Action("data.split", "s", "split", "Write a version split, or with general data mixed in."),
         Action("data.versions", "V", "versions", "What was written, who used it, what differs."),
         Action("data.open", "o", "open", "Open a file by its path."),
+        Action(
+            "data.shape", "P", "shape", "Say how the rows are laid out, and why it was guessed so."
+        ),
         Action("data.whole", "W", "whole", "Show a row over 1 MB in full."),
         Action("data.train", "T", "train", "Start a recipe on this file."),
         Action("data.copy", "y", "copy", "Send this row to the terminal's clipboard."),
@@ -217,6 +222,30 @@ class DataPane(RepairPane, SearchPane, VersionsPane, SuggestPane):
     def _path_typed(self, text: str | None) -> None:
         if text and text.strip():
             self.open(*self._named(text))
+
+    def action_shape(self) -> None:
+        """The detected shape with its reason, and the choice of another one."""
+        if self.file is None:
+            return
+        data = self.file.data
+        guess = data.source.shape
+        detected = f"as detected: {guess.shape} ({guess.confidence:.0%} sure: {guess.reason})"
+        options = [
+            ("", detected),
+            *((str(shape), str(shape)) for shape in Shape if shape != "unknown"),
+        ]
+        chosen = Choose("How are these rows laid out?", options, str(data.shape_override or ""))
+        self.app.push_screen(chosen, self._shape_chosen)
+
+    def _shape_chosen(self, chosen: str | None) -> None:
+        if chosen is None or self.file is None:
+            return
+        try:
+            self.file.data.choose_shape(Shape(chosen) if chosen else None)
+        except UserError as error:
+            self.complain(error)
+            return
+        self.show_rows(None)
 
     def action_whole(self) -> None:
         """A row over 1 MB in full."""

@@ -229,7 +229,7 @@ class SearchPane(RowsPane):
     def _search(self, file: OpenFile, text: str) -> None:
         worker = get_current_worker()
         stop = lambda: worker.is_cancelled or file.stop.is_set()  # noqa: E731
-        data_work.search(file, text, stop, self.post_message)
+        data_work.search(file, text, stop, self.post_message, self.workspace)
 
     @on(Matched)
     def _matched(self, message: Matched) -> None:

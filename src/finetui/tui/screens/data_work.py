@@ -124,14 +124,17 @@ def index(file: OpenFile, post: Post) -> None:
             post(Indexed(file))
 
 
-def search(file: OpenFile, text: str, stop: Callable[[], bool], post: Post) -> None:
+def search(
+    file: OpenFile, text: str, stop: Callable[[], bool], post: Post, workspace: Workspace | None
+) -> None:
     """Rows that a quick filter finds, told as they are found."""
-    from finetui.data.filter import filter_rows
+    from finetui.data.filter import filter_rows, surroundings
 
     found = array("I")
     last = time.monotonic()
     try:
-        for chunk in filter_rows(file.data, text, stop):
+        around = surroundings(file.data, workspace) if workspace else None
+        for chunk in filter_rows(file.data, text, stop, around=around):
             found.extend(chunk)
             if time.monotonic() - last > _EVERY:
                 last = time.monotonic()
