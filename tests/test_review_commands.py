@@ -17,9 +17,9 @@ import pytest
 from local_endpoint import fails, rows, serving
 
 from finetui import cli
-from finetui.data.candidates import read_prompts, variations, write_prompts
 from finetui.data.dataset import open_dataset
-from finetui.data.queue import Queue, chat_row
+from finetui.data.review.candidates import read_prompts, variations, write_prompts
+from finetui.data.review.queue import Queue, chat_row
 from finetui.jobs.folder import create as create_job
 from finetui.workspace import Workspace, create
 

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 from local_endpoint import fails, rows, says, serving
 
-from finetui.data.candidates import (
+from finetui.data.dataset import DataSet, open_dataset
+from finetui.data.prices import Price
+from finetui.data.review.candidates import (
     Forecast,
     Request,
     estimate_tokens,
@@ -21,12 +23,10 @@ from finetui.data.candidates import (
     variations,
     write_prompts,
 )
-from finetui.data.dataset import DataSet, open_dataset
-from finetui.data.prices import Price
-from finetui.data.queue import Queue, chat_row
-from finetui.data.remote import make_endpoint
-from finetui.data.replies import Judge, likeness, pieces
-from finetui.data.suggest import Outcome, ask_all, collect, cost_line, spent_line
+from finetui.data.review.queue import Queue, chat_row
+from finetui.data.review.remote import make_endpoint
+from finetui.data.review.replies import Judge, likeness, pieces
+from finetui.data.review.suggest import Outcome, ask_all, collect, cost_line, spent_line
 from finetui.errors import UserError
 from finetui.workspace import Workspace, create
 

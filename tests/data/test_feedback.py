@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from finetui.data.feedback import (
+from finetui.data.review.feedback import (
     Columns,
     Failure,
     FeedbackError,
@@ -16,7 +16,7 @@ from finetui.data.feedback import (
     read_failure,
     take_repairs,
 )
-from finetui.data.queue import Queue
+from finetui.data.review.queue import Queue
 from finetui.evaluation import repairs
 from finetui.workspace import Workspace, create
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from finetui.data.queue import CANDIDATE, FEEDBACK, Entry, Queue, chat_row, key_of, unfit
 from finetui.data.records import Shape
+from finetui.data.review.queue import CANDIDATE, FEEDBACK, Entry, Queue, chat_row, key_of, unfit
 from finetui.errors import UserError
 from finetui.workspace import Workspace, create
 
@@ -369,7 +369,7 @@ def test_rows_of_several_shapes_do_not_go_into_one_file(workspace: Workspace) ->
 _KILLED = """
 import os, signal, sys
 from pathlib import Path
-from finetui.data.queue import FEEDBACK, Entry, Queue, chat_row
+from finetui.data.review.queue import FEEDBACK, Entry, Queue, chat_row
 from finetui.workspace import Workspace
 queue = Queue(Workspace(Path(sys.argv[1])))
 for n in range(10**6):

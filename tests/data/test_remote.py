@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from local_endpoint import drips, drips_headers, fails, hangs, hangs_up, says, sends, serving
 
-from finetui.data.remote import Endpoint, RemoteError, ask, make_endpoint, read_key
+from finetui.data.review.remote import Endpoint, RemoteError, ask, make_endpoint, read_key
 from finetui.errors import UserError
 
 KEY = "sk-very-secret-0123456789"
@@ -126,7 +126,7 @@ def test_an_answer_without_text_is_empty() -> None:
 
 
 def test_a_reply_without_end_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("finetui.data.remote.MOST_BYTES", 1 << 20)
+    monkeypatch.setattr("finetui.data.review.remote.MOST_BYTES", 1 << 20)
     with serving(sends(b"x" * (2 << 20))) as server, pytest.raises(RemoteError, match="longer"):
         ask(make_endpoint(server.url, "tiny", attempts=1), ASKED, pause=Clock())
 

@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 
 from finetui.commands import console, review
-from finetui.data.feedback import Columns, Imported, import_feedback
-from finetui.data.queue import FEEDBACK, Queue
+from finetui.data.review.feedback import Columns, Imported, import_feedback
+from finetui.data.review.queue import FEEDBACK, Queue
 from finetui.display import plural
 
 _TOLD = 10

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from finetui.commands import console
-from finetui.data.feedback import take_repairs
-from finetui.data.queue import FEEDBACK, KINDS, READY, STATES, Added, Item, Queue
+from finetui.data.review.feedback import take_repairs
+from finetui.data.review.queue import FEEDBACK, KINDS, READY, STATES, Added, Item, Queue
 from finetui.display import clean, clean_block, plural
 from finetui.errors import UserError
 

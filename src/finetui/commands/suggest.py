@@ -13,13 +13,13 @@ import msgspec
 
 from finetui import settings, start
 from finetui.commands import console, review, watch
-from finetui.data import candidates, suggest
-from finetui.data.candidates import Request
 from finetui.data.dataset import DataSet, open_dataset
 from finetui.data.prices import read_prices
-from finetui.data.queue import Queue
-from finetui.data.remote import Endpoint, make_endpoint, read_key
-from finetui.data.replies import Judge
+from finetui.data.review import candidates, suggest
+from finetui.data.review.candidates import Request
+from finetui.data.review.queue import Queue
+from finetui.data.review.remote import Endpoint, make_endpoint, read_key
+from finetui.data.review.replies import Judge
 from finetui.display import clean, plural, size
 from finetui.errors import UserError
 from finetui.evaluation.compare import read_outputs

@@ -73,9 +73,7 @@ class DataPane(RepairPane, SearchPane, VersionsPane, SuggestPane):
         Action("data.split", "s", "split", "Write a version split, or with general data mixed in."),
         Action("data.versions", "V", "versions", "What was written, who used it, what differs."),
         Action("data.open", "o", "open", "Open a file by its path."),
-        Action(
-            "data.shape", "P", "shape", "Say how the rows are laid out, and why it was guessed so."
-        ),
+        Action("data.shape", "P", "shape", "How the rows are laid out, and why it is thought so."),
         Action("data.whole", "W", "whole", "Show a row over 1 MB in full."),
         Action("data.train", "T", "train", "Start a recipe on this file."),
         Action("data.copy", "y", "copy", "Send this row to the terminal's clipboard."),

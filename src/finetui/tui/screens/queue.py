@@ -8,8 +8,8 @@ from typing import ClassVar
 from textual import on
 from textual.app import ComposeResult
 
-from finetui.data.feedback import import_feedback, take_repairs
-from finetui.data.queue import (
+from finetui.data.review.feedback import import_feedback, take_repairs
+from finetui.data.review.queue import (
     ACCEPTED,
     ADDED,
     CORRECTED,

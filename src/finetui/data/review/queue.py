@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from finetui.data.additions import append_lines, remove_lines, require_shape
 from finetui.data.keys import answer_text, value_hash
-from finetui.data.queue_store import ABSENT, Change, Operation, QueueStore, Standing
 from finetui.data.records import CHAT_KEYS, Record, RecordError, Shape, Turn, parse_record
+from finetui.data.review.additions import append_lines, remove_lines, require_shape
+from finetui.data.review.store import ABSENT, Change, Operation, QueueStore, Standing
 from finetui.data.shapes import shape_of
 from finetui.data.strict import JsonFault, decode, dumps
 from finetui.display import plural

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from finetui.data.candidates import Forecast, Request
 from finetui.data.prices import Price, cost, find_price, money
-from finetui.data.queue import Entry, Queue
-from finetui.data.remote import Endpoint, Pause, RemoteError, Reply, Tell, ask
-from finetui.data.replies import Judge, arrive
+from finetui.data.review.candidates import Forecast, Request
+from finetui.data.review.queue import Entry, Queue
+from finetui.data.review.remote import Endpoint, Pause, RemoteError, Reply, Tell, ask
+from finetui.data.review.replies import Judge, arrive
 from finetui.data.source import Stop
 from finetui.display import plural
 from finetui.workspace import Workspace

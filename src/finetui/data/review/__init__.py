@@ -1,0 +1,1 @@
+"""The review queue: production failures and candidate rows, decided by a person."""
