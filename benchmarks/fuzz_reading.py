@@ -25,9 +25,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "data"))
 
 import reading_oracle as oracle
 
-from finetui.data import copied, delimited, document, lineindex, source, spans
-from finetui.data.several import SeveralSource, open_several
-from finetui.data.source import open_source
+from finetui.data.formats import copied, delimited, document, lineindex, source, spans
+from finetui.data.formats.several import SeveralSource, open_several
+from finetui.data.formats.source import open_source
 from finetui.errors import UserError
 
 Trial = Callable[[Random, Path], str]

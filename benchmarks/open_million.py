@@ -24,7 +24,7 @@ from typing import TypeVar
 from finetui.data.checks.run import check_files
 from finetui.data.dataset import DataSet
 from finetui.data.filter import filter_rows
-from finetui.data.source import open_source
+from finetui.data.formats.source import open_source
 
 T = TypeVar("T")
 _WORDS = ("account", "charged", "twice", "invoice", "team", "urgent", "please", "reset", "slow")

@@ -10,7 +10,7 @@ import pytest
 
 from finetui import workspace
 from finetui.cli import run
-from finetui.data.source import open_source
+from finetui.data.formats.source import open_source
 from finetui.data.whole.drift import Drift, measure
 
 OLD = ["invoice", "payment", "refund", "charge", "price", "card", "money", "account", "bill", "fee"]

@@ -9,7 +9,7 @@ from typing import Any
 
 from finetui.data import gate
 from finetui.data.dataset import journal_path
-from finetui.data.journal import Journal
+from finetui.data.edits.journal import Journal
 from finetui.data.versions import Version, version_of
 from finetui.errors import UserError
 from finetui.jobs.devices import DeviceReader, DeviceSample

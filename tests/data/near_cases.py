@@ -9,7 +9,7 @@ from random import Random
 
 from finetui.data.checks.model import CheckOptions
 from finetui.data.findings import Cluster
-from finetui.data.source import open_source
+from finetui.data.formats.source import open_source
 from finetui.data.whole.model import WholeHit, WholeSet
 
 _SYLLABLES = {

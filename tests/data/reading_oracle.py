@@ -14,7 +14,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from finetui.data.source import RowError, Source
+from finetui.data.formats.source import RowError, Source
 
 BOM = b"\xef\xbb\xbf"
 BAD = object()

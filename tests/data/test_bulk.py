@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from finetui import workspace
-from finetui.data import bulk
 from finetui.data.dataset import DataSet, journal_path, open_dataset
-from finetui.data.redact import redact
+from finetui.data.edits import bulk
+from finetui.data.edits.redact import redact
 from finetui.errors import UserError
 from finetui.workspace import Workspace
 

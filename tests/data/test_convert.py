@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finetui.data.convert import CannotConvert, convert, convert_file, to_value
+from finetui.data.formats.source import open_source
 from finetui.data.records import Record, Shape, Turn, messages, parse_record
 from finetui.data.shapes import detect_shape
-from finetui.data.source import open_source
 from finetui.errors import UserError
 from finetui.workspace import sample_data
 

@@ -13,7 +13,7 @@ HEAVY = "numpy duckdb textual rich torch transformers datasets pyarrow tokenizer
 @pytest.mark.parametrize(
     "module",
     [
-        "source", "dataset", "records", "shapes", "filter", "split", "versions",
+        "formats.source", "dataset", "records", "shapes", "filter", "split", "versions",
         "checks.registry", "checks.run", "checks.fixes",
     ],
 )  # fmt: skip

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from finetui import workspace
-from finetui.data import bulk
 from finetui.data.dataset import DataSet, journal_path, open_dataset
+from finetui.data.edits import bulk
 from finetui.data.records import Shape
 from finetui.data.strict import RowError
 from finetui.errors import UserError

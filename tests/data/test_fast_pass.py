@@ -14,11 +14,11 @@ from finetui.data.checks.look import Looks, read_example
 from finetui.data.checks.model import NOT_PLAIN, CheckOptions, Example, Finding, Hit
 from finetui.data.checks.registry import CHECKS
 from finetui.data.checks.run import check_files
+from finetui.data.formats.source import Source, open_source
 from finetui.data.records import Shape
 from finetui.data.scan import file as file_scan
 from finetui.data.scan.plain import PlainRows
 from finetui.data.scan.sieve import Sieve
-from finetui.data.source import Source, open_source
 
 Row = dict[str, Any]
 

@@ -27,11 +27,11 @@ from finetui.data.findings import (
     open_findings,
     stamp_of,
 )
+from finetui.data.formats.source import JsonlSource, open_source
 from finetui.data.scan import stored
 from finetui.data.scan.rows import Parts, RowScan
 from finetui.data.scan.sample import estimated
 from finetui.data.scan.stored import StoredScan
-from finetui.data.source import JsonlSource, open_source
 from finetui.data.strict import decode
 from finetui.workspace import Workspace, create
 

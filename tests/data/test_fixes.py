@@ -10,8 +10,8 @@ from text_samples import TEXTS
 from finetui.data.checks.fixes import PRIVATE, fixable, hidden, repair, spans
 from finetui.data.checks.look import Looks, read_example
 from finetui.data.checks.registry import CHECKS
+from finetui.data.formats.source import RawRow
 from finetui.data.records import Shape
-from finetui.data.source import RawRow
 from finetui.data.strict import decode
 from finetui.errors import UserError
 

@@ -16,8 +16,8 @@ from finetui.data.checks import gates
 from finetui.data.checks.look import Looks, read_example
 from finetui.data.checks.model import Check
 from finetui.data.checks.registry import CHECKS
+from finetui.data.formats.source import RawRow
 from finetui.data.records import Shape
-from finetui.data.source import RawRow
 from finetui.data.strict import decode
 
 GATED = [check for check in CHECKS.values() if isinstance(check.gate, re.Pattern)]

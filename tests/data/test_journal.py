@@ -18,8 +18,8 @@ import xxhash
 
 from finetui import workspace
 from finetui.data.dataset import DataSet, journal_path, open_dataset
-from finetui.data.journal import Journal
-from finetui.data.steps import State
+from finetui.data.edits.journal import Journal
+from finetui.data.edits.steps import State
 from finetui.errors import UserError
 from finetui.workspace import Workspace
 
@@ -369,7 +369,8 @@ def test_a_journal_of_the_first_layout_goes_on(space: Workspace, path: Path) -> 
 
 def test_two_sessions_bring_an_old_journal_up_to_date_once(space: Workspace, path: Path) -> None:
     file = old_journal(path, space)
-    program = "import sys; from finetui.data.journal import Journal; from pathlib import Path\n"
+    program = "import sys; from pathlib import Path\n"
+    program += "from finetui.data.edits.journal import Journal\n"
     program += "print(len(Journal(Path(sys.argv[1])).overlay))"
     children = [
         subprocess.Popen([sys.executable, "-c", program, str(file)], stdout=subprocess.PIPE)

@@ -12,7 +12,7 @@ from near_cases import Kept, chat, lines_of, long_rows, replaced, text, whole_se
 
 from finetui.data.alike import near_clusters, near_groups
 from finetui.data.dataset import open_dataset
-from finetui.data.source import open_source
+from finetui.data.formats.source import open_source
 from finetui.data.whole import near
 from finetui.data.whole.clusters import stars
 from finetui.data.whole.pairs import Search

@@ -10,7 +10,7 @@ from near_cases import chat, lines_of, long_rows, replaced, talk, text, whole_se
 
 from finetui.data.alike import covered, near_leaks
 from finetui.data.dataset import open_dataset
-from finetui.data.source import open_source
+from finetui.data.formats.source import open_source
 from finetui.data.whole import leakage
 from finetui.data.whole.rows import SourceRows
 

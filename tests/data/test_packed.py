@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import zstandard
 
+from finetui.data.formats.several import SeveralSource, open_several
+from finetui.data.formats.source import JsonlSource, RowError, Source, open_source
 from finetui.data.records import Shape
-from finetui.data.several import SeveralSource, open_several
-from finetui.data.source import JsonlSource, RowError, Source, open_source
 from finetui.errors import UserError
 
 PACKERS: dict[str, Callable[[bytes], bytes]] = {
@@ -335,7 +335,7 @@ def test_parquet_that_is_damaged_is_never_taken_for_whole(tmp_path: Path) -> Non
 def test_a_disk_without_room_refuses_and_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from finetui.data import copied
+    from finetui.data.formats import copied
 
     rng = Random(2)
     lines = b"".join(b'{"text": "%s"}\n' % rng.randbytes(250).hex().encode() for _ in range(9000))

@@ -17,8 +17,8 @@ import reading_oracle as oracle
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from finetui.data import delimited, document, lineindex
-from finetui.data.source import JsonlSource, open_source
+from finetui.data.formats import delimited, document, lineindex
+from finetui.data.formats.source import JsonlSource, open_source
 from finetui.errors import UserError
 
 FEW = settings(

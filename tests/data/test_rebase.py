@@ -11,7 +11,7 @@ import pytest
 
 from finetui import workspace
 from finetui.data.dataset import DataSet, open_dataset
-from finetui.data.source import open_source
+from finetui.data.formats.source import open_source
 from finetui.errors import UserError
 from finetui.workspace import Workspace
 

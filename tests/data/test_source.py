@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from finetui.data.lineindex import BLOCK, LineIndex
+from finetui.data.formats.lineindex import BLOCK, LineIndex
+from finetui.data.formats.source import JsonlSource, RowError, Source, open_source
 from finetui.data.records import Shape
-from finetui.data.source import JsonlSource, RowError, Source, open_source
 from finetui.errors import UserError
 
 CHAT = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes"}]}

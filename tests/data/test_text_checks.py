@@ -13,8 +13,8 @@ from finetui.data.checks import identity, secrets
 from finetui.data.checks.look import Looks, read_example
 from finetui.data.checks.model import Example, Hit
 from finetui.data.checks.registry import CHECKS
+from finetui.data.formats.source import RawRow
 from finetui.data.records import Shape
-from finetui.data.source import RawRow
 from finetui.data.strict import decode
 
 LOOKS = Looks([check for check in CHECKS.values() if check.row or check.text or check.answer])

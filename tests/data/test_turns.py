@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from finetui import workspace
 from finetui.data.dataset import open_dataset
+from finetui.data.edits.splice import leaves, replaced, respelt
+from finetui.data.edits.turns import with_turn
 from finetui.data.records import Shape, read_record
-from finetui.data.splice import leaves, replaced, respelt
-from finetui.data.turns import with_turn
 from finetui.errors import UserError
 
 CHAT = '{ "id":1e2, "messages" : [{"role":"user","content":"caf\\u00e9?"},{"content":"ok","role":"assistant","x":null}] }'  # noqa: E501

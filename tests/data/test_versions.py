@@ -16,7 +16,7 @@ from blake3 import blake3
 from finetui import workspace
 from finetui.data import versions
 from finetui.data.dataset import open_dataset
-from finetui.data.source import open_source
+from finetui.data.formats.source import open_source
 from finetui.data.split import SplitSpec
 from finetui.data.versions import (
     find_version,

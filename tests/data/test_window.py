@@ -15,8 +15,8 @@ from finetui.data.checks.look import read_example
 from finetui.data.checks.model import CheckOptions, Finding
 from finetui.data.checks.run import check_files
 from finetui.data.checks.window import TooLong, WordTokens
+from finetui.data.formats.source import open_source
 from finetui.data.records import Shape
-from finetui.data.source import open_source
 from finetui.data.tokens import load_chat_tokenizer
 
 MODEL = workspace.sample_data() / "model"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from finetui.data.checks.model import CheckOptions
-from finetui.data.source import open_source
+from finetui.data.formats.source import open_source
 from finetui.data.whole.model import WholeHit, WholeSet
 
 WORDS = [

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetui.commands import console
-from finetui.data.source import open_source
+from finetui.data.formats.source import open_source
 from finetui.display import clean, plural
 from finetui.errors import UserError
 

@@ -11,8 +11,8 @@ from finetui.display import clean, plural
 from finetui.errors import UserError
 
 if TYPE_CHECKING:
-    from finetui.data.bulk import Applied, Preview
     from finetui.data.dataset import DataSet
+    from finetui.data.edits.bulk import Applied, Preview
 
 _WIDTH = 160
 
@@ -43,8 +43,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from finetui.data import bulk
     from finetui.data.dataset import open_dataset
+    from finetui.data.edits import bulk
 
     checks = _checks(arguments)
     workspace = console.workspace_of(arguments)
@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _checks(arguments: argparse.Namespace) -> list[str]:
-    from finetui.data import redact
+    from finetui.data.edits import redact
 
     named = [part.strip() for part in arguments.check.split(",") if part.strip()]
     if not named and not arguments.redact:

@@ -194,7 +194,7 @@ def _with_model(facts: Facts, model: Path) -> Facts:
 
 def _held_out(workspace: Workspace, recipe: Recipe, path: Path) -> int | None:
     """Rows of the recipe's held-out file; None when the recipe does not train on this set."""
-    from finetui.data.source import open_source
+    from finetui.data.formats.source import open_source
 
     named = {workspace.resolve(name).resolve() for name in recipe.data.train}
     if path.resolve() not in named:

@@ -16,8 +16,8 @@ from itertools import islice
 import msgspec
 
 from finetui.data.dataset import DataSet
-from finetui.data.source import Source
-from finetui.data.steps import State
+from finetui.data.edits.steps import State
+from finetui.data.formats.source import Source
 from finetui.data.strict import BOM
 
 SIZE = 1 << 16  # bytes; larger blocks leave the processor's cache, and their memory is given back

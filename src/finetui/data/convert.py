@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
+from finetui.data.formats.source import Progress, Source
 from finetui.data.records import (
     CHAT_KEYS,
     INSTRUCTION_ANSWERS,
@@ -30,7 +31,6 @@ from finetui.data.records import (
     other_parts,
     read_record,
 )
-from finetui.data.source import Progress, Source
 from finetui.data.strict import JsonFault, decode, dumps
 from finetui.errors import UserError
 

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import xxhash
 
-from finetui.data import rebase
-from finetui.data.journal import (
+from finetui.data.edits import rebase
+from finetui.data.edits.journal import (
     UNTOUCHED,
     Change,
     Journal,
@@ -29,9 +29,9 @@ from finetui.data.journal import (
     reason_of,
     row_hash,
 )
+from finetui.data.edits.steps import FATE, SWITCHES, Count
+from finetui.data.formats.source import Progress, Source, Stop, open_source
 from finetui.data.records import Fault, Record, Shape, parse_record
-from finetui.data.source import Progress, Source, Stop, open_source
-from finetui.data.steps import FATE, SWITCHES, Count
 from finetui.data.strict import JsonFault, RowError, decode, dumps
 from finetui.errors import UserError
 
@@ -272,13 +272,13 @@ class DataSet:
 
         Raises UserError when the text stands in no single place, or the row would get a fault.
         """
-        from finetui.data.turns import with_turn
+        from finetui.data.edits.turns import with_turn
 
         self.edit(row, with_turn(self.text(row), self.shape, turn, text), note, strict=True)
 
     def validate(self, row: int, text: str) -> list[Fault]:
         """What is structurally wrong with a text for a row: JSON, keys, types, roles, order."""
-        from finetui.data.turns import faults_of
+        from finetui.data.edits.turns import faults_of
 
         return faults_of(text.encode(errors="surrogatepass"), self.shape, decode)
 
@@ -393,7 +393,7 @@ class DataSet:
 
         Raises UserError when the check has no automatic repair.
         """
-        from finetui.data import bulk
+        from finetui.data.edits import bulk
 
         line, check = self.source.line(row), finding.check
         done = bulk.apply(self, check, [row])
@@ -631,6 +631,6 @@ def open_dataset(
 
 
 def _open_several(paths: Sequence[Path], cache: Path | None) -> Source:
-    from finetui.data.several import open_several
+    from finetui.data.formats.several import open_several
 
     return open_several(paths, cache)

@@ -18,10 +18,10 @@ from typing import Any as Anything
 
 from finetui.data import query
 from finetui.data.dataset import DataSet
-from finetui.data.journal import State
+from finetui.data.edits.journal import State
+from finetui.data.formats.source import JsonlSource, Stop
 from finetui.data.query import Term, parse_query, plain_words
 from finetui.data.records import Record, messages, read_record
-from finetui.data.source import JsonlSource, Stop
 from finetui.data.strict import JsonFault, RowError, decode
 from finetui.errors import UserError
 

@@ -20,7 +20,7 @@ import xxhash
 
 if TYPE_CHECKING:
     from finetui.data.checks.model import CheckOptions, Finding
-    from finetui.data.source import Source
+    from finetui.data.formats.source import Source
     from finetui.workspace import Workspace
 
 _LAYOUT = """

@@ -23,7 +23,7 @@ import xxhash
 
 from finetui.data.alike import THRESHOLD, NearLeak, Progress, Stop, near_leaks
 from finetui.data.dataset import DataSet, open_dataset
-from finetui.data.journal import this_person
+from finetui.data.edits.journal import this_person
 from finetui.data.prompts import asked, question
 from finetui.data.records import read_record
 from finetui.data.split import NEAR_ROWS, common

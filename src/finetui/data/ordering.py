@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from finetui.data.dataset import DataSet
 from finetui.data.filter import Surroundings, value_at
+from finetui.data.formats.source import JsonlSource, Stop
 from finetui.data.records import read_record
-from finetui.data.source import JsonlSource, Stop
 from finetui.data.strict import RowError
 from finetui.errors import UserError
 

@@ -19,7 +19,7 @@ from typing import Any
 import xxhash
 
 from finetui.data.dataset import DataSet
-from finetui.data.source import Stop
+from finetui.data.formats.source import Stop
 from finetui.data.strict import RowError, dumps
 from finetui.errors import UserError
 

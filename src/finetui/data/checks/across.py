@@ -14,6 +14,7 @@ from finetui.data.checks.gates import gate
 from finetui.data.checks.model import Across, Check, Example, Hit
 from finetui.data.checks.output_shape import OutputShape
 from finetui.data.checks.window import EndNotTrained, NothingTrained, TooLong
+from finetui.data.formats.source import Source
 from finetui.data.keys import (
     HashTable,
     answer_text,
@@ -27,7 +28,6 @@ from finetui.data.keys import (
 )
 from finetui.data.records import Record, Shape, last_answer
 from finetui.data.scan.keys import CONTENT, PROMPT
-from finetui.data.source import Source
 
 _NONE = 0
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from finetui.data.checks.model import Check, Example, Hit
+from finetui.data.formats.source import RawRow
 from finetui.data.records import Shape, read_record
-from finetui.data.source import RawRow
 from finetui.data.strict import JsonFault
 
 _SYSTEM_PROMPTS = 64

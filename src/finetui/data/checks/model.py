@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from finetui.data.formats.source import Source
 from finetui.data.records import Fault, Record, Shape
-from finetui.data.source import Source
 from finetui.data.strict import JsonFault
 
 Severity = Literal["error", "warning", "info"]

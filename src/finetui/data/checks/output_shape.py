@@ -9,9 +9,9 @@ from typing import Any
 
 from finetui.data.checks.answers import Ending, beginning, ending, fenced, json_answer, last_line
 from finetui.data.checks.model import Example, Hit
+from finetui.data.formats.source import Source
 from finetui.data.keys import answer_text
 from finetui.data.records import Shape
-from finetui.data.source import Source
 
 _MOSTLY = 0.8  # answers that must be JSON before the others are called odd
 _NEARLY_ALL = 0.97  # answers that must begin or end alike before the others are called odd

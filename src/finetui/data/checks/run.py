@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from finetui.data.checks.look import Looks, read_example
 from finetui.data.checks.model import Across, Check, CheckOptions, Finding, Hit
 from finetui.data.checks.registry import CHECKS
+from finetui.data.formats.source import RawRow, Source, open_source
 from finetui.data.scan.file import SMALL, FileScan, concerned
 from finetui.data.scan.rows import Spot
 from finetui.data.scan.whole import Job, found_in_wholes
-from finetui.data.source import RawRow, Source, open_source
 from finetui.data.strict import decode
 from finetui.errors import UserError
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from finetui.data.checks.answers import json_answer
 from finetui.data.checks.model import CheckOptions, Example, Hit
+from finetui.data.formats.source import Source
 from finetui.data.records import Record, Shape, messages
-from finetui.data.source import Source
 from finetui.errors import UserError
 
 if TYPE_CHECKING:

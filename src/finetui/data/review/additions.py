@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from finetui.data.formats.source import open_source
 from finetui.data.records import Shape
-from finetui.data.source import open_source
 from finetui.errors import UserError
 from finetui.workspace import write_atomic
 

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from finetui.data.dataset import DataSet
+from finetui.data.formats.source import Stop
 from finetui.data.keys import answer_text, normalise
 from finetui.data.prices import Price, cost, find_price
 from finetui.data.records import Record, RecordError, Shape, parse_record
-from finetui.data.source import Stop
 from finetui.data.strict import JsonFault, RowError, decode, dumps
 from finetui.errors import UserError
 

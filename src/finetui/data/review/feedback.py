@@ -14,10 +14,10 @@ from typing import Any
 
 import xxhash
 
+from finetui.data.formats.source import Source, open_source
 from finetui.data.keys import normalise
 from finetui.data.records import CHAT_KEYS, RecordError, Shape, parse_record
 from finetui.data.review.queue import FEEDBACK, Entry, Queue, chat_row, key_of
-from finetui.data.source import Source, open_source
 from finetui.data.strict import JsonFault, dumps
 
 PROMPTS = (

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from finetui.data.dataset import DataSet
+from finetui.data.formats.source import Stop
 from finetui.data.keys import HashTable, answer_text, normal_hash, normalise, prompt_text
 from finetui.data.records import Record, Shape, parse_record
 from finetui.data.review.candidates import Report, Request, label_of, readable
 from finetui.data.review.queue import CANDIDATE, REFUSED, Arrived, Entry, Queue, key_of, unfit
-from finetui.data.source import Stop
 from finetui.data.strict import JsonFault, decode, dumps
 from finetui.display import clean
 

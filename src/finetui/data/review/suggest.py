@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from finetui.data.formats.source import Stop
 from finetui.data.prices import Price, cost, find_price, money
 from finetui.data.review.candidates import Forecast, Request
 from finetui.data.review.queue import Entry, Queue
 from finetui.data.review.remote import Endpoint, Pause, RemoteError, Reply, Tell, ask
 from finetui.data.review.replies import Judge, arrive
-from finetui.data.source import Stop
 from finetui.display import plural
 from finetui.workspace import Workspace
 

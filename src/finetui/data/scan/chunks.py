@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 from finetui.data.checks.model import Check, CheckOptions
 from finetui.data.checks.registry import CHECKS
+from finetui.data.formats.source import JsonlSource
 from finetui.data.records import Shape
 from finetui.data.scan.rows import Parts, RowScan, Spot, sorted_parts
-from finetui.data.source import JsonlSource
 from finetui.data.strict import decode
 
 CHUNK = 8 << 20

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from finetui.data.checks.look import read_example
 from finetui.data.checks.model import Across, Check, CheckOptions, Example, Finding, Hit
 from finetui.data.checks.registry import CHECKS
+from finetui.data.formats.source import JsonlSource, RawRow, Source
 from finetui.data.records import Shape
 from finetui.data.scan.chunks import (
     Chunk,
@@ -21,7 +22,6 @@ from finetui.data.scan.chunks import (
 from finetui.data.scan.pool import Pool
 from finetui.data.scan.repeats import repeated
 from finetui.data.scan.rows import RowScan, Spot, alike_of, sorted_parts, spot
-from finetui.data.source import JsonlSource, RawRow, Source
 from finetui.data.strict import decode
 
 Report = Callable[[int], None]

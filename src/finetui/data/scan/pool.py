@@ -16,8 +16,8 @@ from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
 from types import TracebackType
 
+from finetui.data.formats.source import JsonlSource
 from finetui.data.scan.chunks import Chunk, Looked, Task, TaskScan
-from finetui.data.source import JsonlSource
 from finetui.errors import UserError
 
 _AHEAD = 2  # chunks a worker has in its pipe, so that it never waits for the next

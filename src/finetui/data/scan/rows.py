@@ -14,11 +14,11 @@ import msgspec
 
 from finetui.data.checks.look import Looks, read_example
 from finetui.data.checks.model import NOT_PLAIN, Across, Check, Example, Gate, Hit
+from finetui.data.formats.source import RawRow
 from finetui.data.records import Shape
 from finetui.data.scan.keys import Alike
 from finetui.data.scan.plain import ODD_SPELLING, PlainRow, PlainRows
 from finetui.data.scan.sieve import Sieve
-from finetui.data.source import RawRow
 from finetui.data.strict import JsonFault, decode
 
 _ODD = re.compile(ODD_SPELLING)

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from random import Random
 
 from finetui.data.findings import Estimate
+from finetui.data.formats.source import JsonlSource
 from finetui.data.scan.rows import RowScan
-from finetui.data.source import JsonlSource
 
 BLOCK = 1 << 16
 SHARE = 0.02

@@ -23,12 +23,12 @@ from finetui.data.findings import (
     stamp_of,
     store_path,
 )
+from finetui.data.formats.source import JsonlSource, Source, open_source
 from finetui.data.records import Shape
 from finetui.data.scan.chunks import ChunkScan, part
 from finetui.data.scan.file import SMALL
 from finetui.data.scan.rows import Parts, RowScan, sorted_parts
 from finetui.data.scan.sample import estimated
-from finetui.data.source import JsonlSource, Source, open_source
 from finetui.data.strict import decode
 
 Say = Callable[[ScanProgress], None]

@@ -17,8 +17,8 @@ import msgspec
 
 from finetui.data.alike import Opened, Task
 from finetui.data.dataset import DataSet
-from finetui.data.journal import Journal
-from finetui.data.source import Source, open_source
+from finetui.data.edits.journal import Journal
+from finetui.data.formats.source import Source, open_source
 from finetui.data.whole import leakage, near
 from finetui.data.whole.rows import ChosenRows, RowReader, rows_of
 from finetui.errors import UserError
@@ -56,7 +56,7 @@ def _reader(dataset: DataSet, opened: Opened) -> RowReader:
 def _source(paths: list[Path], cache: Path | None) -> Source:
     if len(paths) == 1:
         return open_source(paths[0], cache)
-    from finetui.data.several import open_several
+    from finetui.data.formats.several import open_several
 
     return open_several(paths, cache)
 

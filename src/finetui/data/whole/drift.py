@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from finetui.data.formats.source import Source
 from finetui.data.records import PROMPT_KEYS, Shape
-from finetui.data.source import Source
 from finetui.data.strict import JsonFault
 from finetui.data.whole.draw import Draw
 from finetui.data.whole.facts import Cell, Facts, write

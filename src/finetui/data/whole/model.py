@@ -8,8 +8,8 @@ from typing import Any, Protocol
 
 from finetui.data.checks.model import CheckOptions
 from finetui.data.findings import Cluster
+from finetui.data.formats.source import Source
 from finetui.data.records import Record, Shape, read_record
-from finetui.data.source import Source
 from finetui.data.strict import JsonFault
 
 

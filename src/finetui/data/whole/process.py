@@ -17,8 +17,8 @@ from pathlib import Path
 
 from finetui.data.checks.registry import CHECKS
 from finetui.data.findings import FindingsStore, open_store
+from finetui.data.formats.source import Source, open_source
 from finetui.data.scan.whole import Found, Job, Reached
-from finetui.data.source import Source, open_source
 from finetui.data.whole.model import WholeHit, WholeSet
 from finetui.errors import UserError
 

@@ -8,9 +8,9 @@ from typing import Any, Literal, Protocol, cast
 import msgspec
 
 from finetui.data.dataset import DataSet
+from finetui.data.edits.steps import State
+from finetui.data.formats.source import Source
 from finetui.data.records import Record, Shape, Turn, read_record
-from finetui.data.source import Source
-from finetui.data.steps import State
 from finetui.data.strict import JsonFault, RowError, decode, dumps
 
 

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from finetui.data.checks import structure
+from finetui.data.formats.source import Source
 from finetui.data.keys import answer_text, prompt_text
 from finetui.data.records import Record, Shape, read_record
 from finetui.data.scan.plain import PlainRow, PlainRows
-from finetui.data.source import Source
 from finetui.data.strict import JsonFault
 
 _LOOKED_AT = 64  # rows that show the layout of the plain ones

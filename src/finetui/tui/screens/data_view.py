@@ -11,9 +11,9 @@ from dataclasses import replace
 from typing import Any
 
 from finetui.data.dataset import DataSet
+from finetui.data.edits.steps import State
+from finetui.data.formats.source import LONG
 from finetui.data.records import Record, Shape, Turn, read_record
-from finetui.data.source import LONG
-from finetui.data.steps import State
 from finetui.data.strict import RowError
 from finetui.display import UNSAFE, size
 from finetui.tui.screens.data_findings import SIGNS, Findings, Spot

@@ -21,7 +21,7 @@ from finetui.tui.widgets.table import Column, ListSource, TableRow, VirtualTable
 from finetui.tui.widgets.textpanel import TextPanel
 
 if TYPE_CHECKING:
-    from finetui.data.bulk import By
+    from finetui.data.edits.bulk import By
 
 _WAYS = {
     "repair": "repaired by the check's own rule",
@@ -93,7 +93,7 @@ class FixAllPage(Page["str | None"]):
 
     @work(thread=True, group="fix-all", exclusive=True, exit_on_error=False)
     def _look(self, by: By) -> None:
-        from finetui.data import bulk
+        from finetui.data.edits import bulk
 
         try:
             found = bulk.preview(self.data, self.check, self.rows, by)
@@ -161,7 +161,7 @@ class FixAllPage(Page["str | None"]):
 
     @work(thread=True, group="fix-all", exclusive=True, exit_on_error=False)
     def _apply(self, by: By) -> None:
-        from finetui.data import bulk
+        from finetui.data.edits import bulk
 
         try:
             done = bulk.apply(self.data, self.check, self.rows, by)

@@ -11,7 +11,7 @@ from textual.app import ComposeResult
 from textual.content import Content
 
 from finetui.data.dataset import DataSet, Unplaced
-from finetui.data.steps import Step
+from finetui.data.edits.steps import Step
 from finetui.display import clean, plural
 from finetui.errors import UserError
 from finetui.tui.actions import Action, register

@@ -15,9 +15,9 @@ from typing import NamedTuple
 
 import xxhash
 
-from finetui.data.lineindex import LineIndex
+from finetui.data.formats.lineindex import LineIndex
+from finetui.data.formats.sidecar import Sidecar
 from finetui.data.shapes import ShapeGuess, detect_shape
-from finetui.data.sidecar import Sidecar
 from finetui.data.strict import BOM, JsonFault, RowError, decode, dumps
 
 __all__ = ["Head", "Place", "Progress", "RawRow", "RowError", "Source", "Stop", "open_source"]
@@ -338,6 +338,6 @@ def open_source(path: Path | str, cache: Path | None = None) -> Source:
     ``cache`` is a folder for rebuildable indexes and copies; without it they live as long as the
     source. Raises UserError when the file cannot be read.
     """
-    from finetui.data.formats import open_path
+    from finetui.data.formats.doors import open_path
 
     return open_path(Path(path), cache)

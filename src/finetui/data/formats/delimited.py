@@ -14,8 +14,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from finetui.data.formats.spans import Span, SpanSource
 from finetui.data.records import CHAT_KEYS
-from finetui.data.spans import Span, SpanSource
 from finetui.data.strict import BOM, JsonFault, decode
 from finetui.errors import UserError
 

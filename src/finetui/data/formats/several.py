@@ -9,8 +9,7 @@ from pathlib import Path
 
 import xxhash
 
-from finetui.data.shapes import ShapeGuess, merge_guesses
-from finetui.data.source import (
+from finetui.data.formats.source import (
     LONG,
     Head,
     Place,
@@ -21,6 +20,7 @@ from finetui.data.source import (
     Stop,
     open_source,
 )
+from finetui.data.shapes import ShapeGuess, merge_guesses
 from finetui.data.strict import JsonFault, dumps
 from finetui.errors import UserError
 

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from finetui.data.sidecar import Sidecar
-from finetui.data.source import EAGER, LONG, Head, Progress, Source, Stop
+from finetui.data.formats.sidecar import Sidecar
+from finetui.data.formats.source import EAGER, LONG, Head, Progress, Source, Stop
 
 _ROWS_A_STEP = 5_000
 

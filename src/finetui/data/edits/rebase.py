@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from finetui.data.journal import UNTOUCHED, Placed, Touched, row_hash
+from finetui.data.edits.journal import UNTOUCHED, Placed, Touched, row_hash
+from finetui.data.formats.source import JsonlSource, Source
 from finetui.data.keys import value_hash
-from finetui.data.source import JsonlSource, Source
 from finetui.data.strict import JsonFault, decode
 
 _AROUND = 500  # rows before and after the place of a missing row that are looked at

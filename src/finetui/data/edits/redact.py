@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from finetui.data.checks.fixes import PRIVATE
 from finetui.data.dataset import DataSet
-from finetui.data.source import JsonlSource, Stop
+from finetui.data.formats.source import JsonlSource, Stop
 
 _PLACEHOLDER = re.compile(rb"\[([A-Z][A-Z_]{0,30})_(\d{1,9})\]")
 _SEPARATORS = re.compile(r"[\s().-]+")
@@ -134,7 +134,7 @@ def redact(
 
     ``checks`` are ids such as ``email`` (all of `kinds` by default), ``rows`` all kept rows.
     """
-    from finetui.data import bulk
+    from finetui.data.edits import bulk
 
     chosen = tuple(checks) or tuple(kinds())
     found = bulk.rows_with(dataset, chosen, progress) if rows is None else rows

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import xxhash
 
-from finetui.data.source import (
+from finetui.data.formats.source import (
     LONG,
     Head,
     JsonlSource,

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from finetui.data.copied import CopiedSource
-from finetui.data.formats import open_file
-from finetui.data.source import Source
+from finetui.data.formats.copied import CopiedSource
+from finetui.data.formats.doors import open_file
+from finetui.data.formats.source import Source
 from finetui.errors import UserError
 
 _MAGIC = {

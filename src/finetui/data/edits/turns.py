@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+from finetui.data.edits.splice import Leaf, leaves, replaced
 from finetui.data.records import Fault, Record, Shape, read_record
-from finetui.data.splice import Leaf, leaves, replaced
 from finetui.data.strict import JsonFault, decode
 from finetui.errors import UserError
 

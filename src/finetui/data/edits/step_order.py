@@ -11,8 +11,8 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from finetui.data.layout import PARTS
-from finetui.data.steps import FATE, LABEL, MARK, TEXT, Pipeline, Texts, first_break, needs
+from finetui.data.edits.layout import PARTS
+from finetui.data.edits.steps import FATE, LABEL, MARK, TEXT, Pipeline, Texts, first_break, needs
 from finetui.errors import UserError
 
 _TEXTS = "SELECT c.row, c.seq, c.before_text, c.after_text"

@@ -13,11 +13,11 @@ import msgspec
 
 from finetui.data.checks.fixes import PRIVATE, repair
 from finetui.data.dataset import DataSet
-from finetui.data.redact import Redactor, facts, redactor_of
-from finetui.data.several import SeveralSource
-from finetui.data.source import Stop
-from finetui.data.splice import respelt
-from finetui.data.steps import Change
+from finetui.data.edits.redact import Redactor, facts, redactor_of
+from finetui.data.edits.splice import respelt
+from finetui.data.edits.steps import Change
+from finetui.data.formats.several import SeveralSource
+from finetui.data.formats.source import Stop
 from finetui.data.strict import JsonFault, decode
 from finetui.errors import UserError
 

@@ -22,9 +22,9 @@ from typing import Any, NamedTuple
 
 import xxhash
 
-from finetui.data.layout import PARTS, open_journal, roll_back
-from finetui.data.step_order import StepOrder
-from finetui.data.steps import (
+from finetui.data.edits.layout import PARTS, open_journal, roll_back
+from finetui.data.edits.step_order import StepOrder
+from finetui.data.edits.steps import (
     TEXT,
     UNTOUCHED,
     Change,

@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from finetui.data.source import EAGER
-from finetui.data.spans import Span, SpanSource
+from finetui.data.formats.source import EAGER
+from finetui.data.formats.spans import Span, SpanSource
 from finetui.data.strict import BOM, RowError
 
 # A string ends at its quote or, since JSON strings hold no newline, at the end of its line: that

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import xxhash
 
 if TYPE_CHECKING:
-    from finetui.data.source import Source
+    from finetui.data.formats.source import Source
 
 
 class Sidecar:

@@ -6,8 +6,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+from finetui.data.formats.source import JsonlSource, Source
 from finetui.data.shapes import detect_shape
-from finetui.data.source import JsonlSource, Source
 from finetui.data.strict import BOM, JsonFault, decode
 from finetui.errors import UserError
 
@@ -38,7 +38,7 @@ def open_file(file: Path, named: Path, cache: Path | None, partial: bool = False
 
     ``partial`` says that the file is the beginning of a longer one.
     """
-    from finetui.data.packed import PackedSource, packing_of
+    from finetui.data.formats.packed import PackedSource, packing_of
 
     with file.open("rb") as opened:
         head = opened.read(_EDGE)
@@ -60,7 +60,7 @@ def _open_folder(path: Path, cache: Path | None) -> Source:
             f"Name one of them: {first}",
         )
     if (path / "state.json").is_file() or (path / "dataset_info.json").is_file():
-        from finetui.data.arrow import open_arrow_folder
+        from finetui.data.formats.arrow import open_arrow_folder
 
         return open_arrow_folder(path, cache)
     raise UserError("is a folder, not a data file.", str(path), "Name a file in it.")
@@ -82,7 +82,7 @@ def _door(named: Path, head: bytes) -> Door:
         return binary
     suffix = named.suffix.lower()
     if suffix in _TABLE_NAMES:
-        from finetui.data.delimited import CsvSource
+        from finetui.data.formats.delimited import CsvSource
 
         return CsvSource
     start = head.removeprefix(BOM).lstrip()
@@ -91,7 +91,7 @@ def _door(named: Path, head: bytes) -> Door:
         known = "binary file" if b"\0" in head else "data set"
         raise UserError(f"is not a {known} finetui knows.", str(named), _KNOWN)
     if looks_like_json and _is_document(start, suffix, len(head) < _EDGE):
-        from finetui.data.document import JsonSource
+        from finetui.data.formats.document import JsonSource
 
         return JsonSource
     return JsonlSource
@@ -113,11 +113,11 @@ def _refuse_unreadable(named: Path, head: bytes) -> None:
 
 def _binary_door(head: bytes) -> Door | None:
     if head[:4] == b"PAR1":
-        from finetui.data.parquet import ParquetSource
+        from finetui.data.formats.parquet import ParquetSource
 
         return ParquetSource
     if head[:6] == b"ARROW1" or (head[:4] == _ARROW_STREAM and b"\0" in head[:16]):
-        from finetui.data.arrow import ArrowSource
+        from finetui.data.formats.arrow import ArrowSource
 
         return ArrowSource
     return None

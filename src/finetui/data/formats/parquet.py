@@ -1,8 +1,8 @@
 """Parquet through DuckDB: the first rows at once, every row by way of a JSONL copy in the cache.
 
 DuckDB holds a row group or two in memory (300 MB for the usual ones), so it works in a process of
-its own, ``python -m finetui.data.parquet FILE``, whose output is the number of rows and then JSON
-Lines. Parquet has no lines: ``line`` is the row number (1-based) and ``offset`` is 0.
+its own, ``python -m finetui.data.formats.parquet FILE``, whose output is the number of rows and
+then JSON Lines. Parquet has no lines: ``line`` is the row number (1-based) and ``offset`` is 0.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from finetui.data.copied import TableSource
+from finetui.data.formats.copied import TableSource
 from finetui.errors import UserError
 
 _ROWS_A_WRITE = 500
@@ -33,7 +33,7 @@ class ParquetSource(TableSource):
         return self.rows if self.exact else max(self.rows, self._total)
 
     def _read(self) -> Iterator[bytes]:
-        command = [sys.executable, "-m", "finetui.data.parquet", str(self.path)]
+        command = [sys.executable, "-m", "finetui.data.formats.parquet", str(self.path)]
         pipe = subprocess.PIPE
         with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe) as child:
             assert child.stdout is not None and child.stderr is not None

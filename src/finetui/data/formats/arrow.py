@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from finetui.data.copied import TableSource
+from finetui.data.formats.copied import TableSource
 from finetui.errors import UserError
 
 _FILE_FORM = b"ARROW1"

@@ -1,0 +1,1 @@
+"""Reading data files: one door, one view, whatever the format."""
