@@ -225,3 +225,13 @@ def test_rows_are_found_by_the_split_that_the_newest_version_put_them_in(tmp_pat
     assert rows_of("split:test") == parts["test"][1:]
     with pytest.raises(UserError, match="no split 'tset'"):
         rows_of("split:tset")
+
+
+def test_an_answer_column_of_json_is_looked_into_like_any_other_answer(tmp_path: Path) -> None:
+    space = workspace.create(tmp_path / "work")
+    file = space.datasets / "a.jsonl"
+    rows = [
+        {"question": "q", "answer": json.dumps({"urgency": level})} for level in ("high", "low")
+    ]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert found(open_dataset(file, space), "answer.urgency=high") == [0]

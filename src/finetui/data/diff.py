@@ -65,9 +65,6 @@ class Diff:
             kinds[change.kind] += 1
         return kinds | {"same": self.same}
 
-    def of_kind(self, kind: Kind) -> list[Change]:
-        return [change for change in self.changes if change.kind == kind]
-
     def texts(self, change: Change) -> tuple[str | None, str | None]:
         """The row before and after, as JSON; not yet made safe for a terminal."""
         return self._old.text(change.before), self._new.text(change.after)

@@ -20,9 +20,10 @@ from finetui.data import query
 from finetui.data.dataset import DataSet
 from finetui.data.edits.journal import State
 from finetui.data.formats.source import JsonlSource, Stop
+from finetui.data.keys import value_at
 from finetui.data.query import Term, parse_query, plain_words
 from finetui.data.records import Record, messages, read_record
-from finetui.data.strict import JsonFault, RowError, decode
+from finetui.data.strict import RowError
 from finetui.errors import UserError
 
 if TYPE_CHECKING:
@@ -259,10 +260,11 @@ def _candidates(
         for chunk in _search_blocks(dataset, dataset.source, longest, stop, progress):
             yield from chunk
         return
-    yield from _counted(_in_lines(dataset, parts), progress)
+    yield from counted(_in_lines(dataset, parts), progress)
 
 
-def _counted(rows: range, progress: Report | None) -> Iterator[int]:
+def counted(rows: range, progress: Report | None) -> Iterator[int]:
+    """The rows, telling now and then how many have gone by."""
     for number, row in enumerate(rows):
         if progress and number % _CHUNK == 0:
             progress(number, len(rows))
@@ -389,38 +391,6 @@ class _Look:
 
 
 _BROKEN = object()
-
-
-def value_at(value: object, path: str, record: Record | None = None) -> object:
-    """The value at a dotted path, numbers for places in a list; None where there is none.
-
-    ``answer`` is the last answer's text, ``answer.NAME`` a field of an answer that is JSON.
-    """
-    name, _, rest = path.partition(".")
-    if name == "answer" and record is not None and not _has(value, name):
-        from finetui.data.keys import answer_text
-
-        text = answer_text(record).strip()
-        return value_at(_parsed(text), rest) if rest else text
-    for part in path.split("."):
-        if isinstance(value, dict):
-            value = value.get(part)
-        elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
-            value = value[int(part)]
-        else:
-            return None
-    return value
-
-
-def _has(value: object, name: str) -> bool:
-    return isinstance(value, dict) and name in value
-
-
-def _parsed(text: str) -> object:
-    try:
-        return decode(text.encode(errors="surrogatepass"))
-    except JsonFault:
-        return None
 
 
 def _compare(found: object, operator: str, wanted: str) -> bool:

@@ -11,7 +11,7 @@ import json
 import os
 import sqlite3
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -202,11 +202,6 @@ class FindingsStore:
             for check, count in self._link.execute(query, some):
                 counts[check] = counts.get(check, 0) + count
         return counts
-
-    def of_check(self, check: str) -> Iterator[Finding]:
-        """All findings of a check, by row."""
-        kind = self._kind(check)
-        yield from self._findings("WHERE kind = ? ORDER BY row, seq", kind)
 
     def rows_of(self, check: str = "") -> Sequence[int]:
         """The rows with a finding of a check (or of any), in order."""

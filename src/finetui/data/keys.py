@@ -11,6 +11,7 @@ from array import array
 import msgspec
 import xxhash
 
+from finetui.data.checks.answers import json_answer
 from finetui.data.records import Record, Shape, Turn, last_answer
 
 _ENCODER = msgspec.json.Encoder(order="sorted")
@@ -47,6 +48,26 @@ def answer_text(record: Record) -> str:
     turns = record.turns if record.chosen is None else record.chosen
     last = last_answer(turns)
     return turns[last].content if last >= 0 else ""
+
+
+def value_at(value: object, path: str, record: Record | None = None) -> object:
+    """The value at a dotted path of a row, numbers for places in a list; None where there is none.
+
+    ``answer`` is the last answer's text, ``answer.NAME`` a field of an answer that is JSON.
+    """
+    name, _, rest = path.partition(".")
+    own = value.get(name) if isinstance(value, dict) else None
+    if name == "answer" and record is not None and not isinstance(own, dict | list):
+        text = answer_text(record).strip()
+        return value_at(json_answer(text), rest) if rest else text
+    for part in path.split("."):
+        if isinstance(value, dict):
+            value = value.get(part)
+        elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
+            value = value[int(part)]
+        else:
+            return None
+    return value
 
 
 def text_hash(text: str) -> int:

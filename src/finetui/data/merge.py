@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from finetui.data.dataset import DataSet
 from finetui.data.findings import Cluster
@@ -13,7 +13,6 @@ from finetui.data.strict import RowError
 from finetui.errors import UserError
 
 Keep = Literal["longest", "newest", "first"]
-KEEPS: tuple[str, ...] = get_args(Keep)
 REASON = "near-duplicate"
 
 # Where rows say when they were made; of several the first is believed.

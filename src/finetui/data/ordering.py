@@ -6,13 +6,13 @@ from array import array
 from collections.abc import Callable
 
 from finetui.data.dataset import DataSet
-from finetui.data.filter import Surroundings, value_at
-from finetui.data.formats.source import JsonlSource, Stop
+from finetui.data.filter import Report, Surroundings, counted
+from finetui.data.formats.source import JsonlSource
+from finetui.data.keys import value_at
 from finetui.data.records import read_record
 from finetui.data.strict import RowError
 from finetui.errors import UserError
 
-Report = Callable[[int, int], None]
 Key = tuple[int, float, str]  # missing last, then numbers, then texts
 
 FIGURES = ("line", "bytes", "length", "turns", "tokens", "findings")
@@ -24,20 +24,19 @@ def ordered(
     backwards: bool = False,
     around: Surroundings | None = None,
     progress: Report | None = None,
-    stop: Stop | None = None,
 ) -> array[int]:
     """All row numbers in order of a figure (`FIGURES`) or of a field; rows without one come last.
 
     The order is stable: rows alike stay in the order of the file.
     """
-    dataset.build_index(None, stop)
+    dataset.build_index()
     around = around or Surroundings()
     if by == "line":
         rows = range(dataset.rows)
         return array("I", reversed(rows) if backwards else rows)
     if by == "bytes" and isinstance(dataset.source, JsonlSource):
         return _by_bytes(dataset, dataset.source, backwards)
-    keys = _keys(dataset, by, around, progress, stop)
+    keys = _keys(dataset, by, around, progress)
     known = [row for row in range(len(keys)) if keys[row] is not None]
     known.sort(key=lambda row: keys[row] or (0, 0.0, ""), reverse=backwards)
     known += [row for row in range(len(keys)) if keys[row] is None]
@@ -61,16 +60,11 @@ def _by_bytes(dataset: DataSet, source: JsonlSource, backwards: bool) -> array[i
 
 
 def _keys(
-    dataset: DataSet, by: str, around: Surroundings, progress: Report | None, stop: Stop | None
+    dataset: DataSet, by: str, around: Surroundings, progress: Report | None
 ) -> list[Key | None]:
     look = _look(dataset, by, around)
     found: list[Key | None] = []
-    for row in range(dataset.rows):
-        if row % 2000 == 0:
-            if stop and stop():
-                raise UserError("stopped.")
-            if progress:
-                progress(row, dataset.rows)
+    for row in counted(range(dataset.rows), progress):
         try:
             found.append(look(row))
         except RowError:

@@ -8,10 +8,11 @@ turns what is known into lines for people.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from finetui.data.filter import Report, counted
 from finetui.data.guides import FEWEST, Unit, enough_for, judge_size
 from finetui.data.records import Record, RecordError, messages
 from finetui.data.strict import JsonFault, RowError
@@ -95,20 +96,14 @@ def measure(
     dataset: DataSet,
     tokenizer: ChatTokenizer | None,
     limit: int,
-    progress: Callable[[int, int], None] | None = None,
-    stop: Callable[[], bool] | None = None,
+    progress: Report | None = None,
 ) -> Measure:
     """Read the set as a trainer would; without a tokenizer only rows and roles are judged."""
     dataset.build_index()
     found = Measure(limit, end_trained=tokenizer.end_trained if tokenizer else None)
     every = max(1, -(-dataset.rows // SAMPLE))
     found.exact = every == 1
-    for row in range(dataset.rows):
-        if row % 2000 == 0:
-            if stop and stop():
-                break
-            if progress:
-                progress(row, dataset.rows)
+    for row in counted(range(dataset.rows), progress):
         if not dataset.state(row).kept or not dataset.raw(row).strip():
             found.rows += bool(dataset.raw(row).strip())
             continue

@@ -20,7 +20,7 @@ from typing import Any
 import xxhash
 
 from finetui.data.dataset import DataSet, open_dataset
-from finetui.data.keys import answer_text, text_hash
+from finetui.data.keys import answer_text, text_hash, value_at
 from finetui.data.ledger import NAMES, Ledger, enter
 from finetui.data.prompts import Asked, asked, asked_in_full, question_of
 from finetui.data.records import Record
@@ -301,19 +301,12 @@ def _questions(body: _Body, dataset: DataSet, spec: SplitSpec, by: str) -> Itera
         if by:
             body.labels.append(_label(read.value, read.record, by))
         if spec.group_key:
-            value = _field(read.value, spec.group_key)
+            value = value_at(read.value, spec.group_key)
             body.groups.append(0 if value is None else text_hash(dumps(value)))
         found = Asked()
         key, openings = question_of(read)
         found.add(read.row, key, read.mark, openings)
         yield found
-
-
-def _field(value: object, path: str) -> object:
-    """The value at a dotted path of the row's JSON; None where there is none."""
-    for name in path.split("."):
-        value = value.get(name) if isinstance(value, dict) else None
-    return value
 
 
 # ---------------------------------------------------------------- groups
@@ -388,22 +381,7 @@ def _frozen(body: _Body, earlier: Ledger, names: Sequence[str]) -> dict[int, int
 
 
 def _label(value: object, record: Record | None, by: str) -> int:
-    if by == "answer" or by.startswith("answer."):
-        text = answer_text(record) if record else ""
-        value = _answer_field(text, by.partition(".")[2]) if "." in by else text.strip()
-    else:
-        value = _field(value, by)
-    return text_hash(dumps(value))
-
-
-def _answer_field(text: str, name: str) -> object:
-    if not text.lstrip().startswith("{"):
-        return None
-    try:
-        value = decode(text.strip().encode(errors="surrogatepass"))
-    except JsonFault:
-        return None
-    return value.get(name) if isinstance(value, dict) else None
+    return text_hash(dumps(value_at(value, by, record)))
 
 
 def _stratum_of(datasets: Sequence[DataSet], stratify: str) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,9 @@ from typing import Any
 import xxhash
 
 from finetui.data.dataset import DataSet
-from finetui.data.formats.source import Stop
+from finetui.data.filter import Report, counted
 from finetui.data.strict import RowError, dumps
 from finetui.errors import UserError
-
-Report = Callable[[int, int], None]
 
 TABLE = "data"
 _OBJECT = 16 << 20  # bytes; DuckDB keeps a buffer of this size for each thread
@@ -45,7 +43,6 @@ def run_sql(
     cache: Path,
     limit: int = 1000,
     progress: Report | None = None,
-    stop: Stop | None = None,
 ) -> Answer:
     """Answer a SELECT over the table ``data``. Raises UserError with DuckDB's own words.
 
@@ -53,7 +50,7 @@ def run_sql(
     """
     import duckdb
 
-    copy = _copy(dataset, cache, progress, stop)
+    copy = _copy(dataset, cache, progress)
     try:
         with _connected(copy, cache) as database:
             found = database.execute(sql)
@@ -69,7 +66,6 @@ def rows_where(
     condition: str,
     cache: Path,
     progress: Report | None = None,
-    stop: Stop | None = None,
 ) -> Iterator[list[int]]:
     """Row numbers for which an SQL condition holds, in order, in one chunk.
 
@@ -79,7 +75,7 @@ def rows_where(
     sql = f"SELECT _row FROM ({condition.rstrip().rstrip(';')})" if whole else (
         f"SELECT _row FROM {TABLE} WHERE {condition}"
     )  # fmt: skip
-    answer = run_sql(dataset, f"{sql} ORDER BY _row", cache, dataset.rows, progress, stop)
+    answer = run_sql(dataset, f"{sql} ORDER BY _row", cache, dataset.rows, progress)
     yield [int(row[0]) for row in answer.rows]
 
 
@@ -119,7 +115,7 @@ def _view(database: Any, copy: Path, sample: int) -> None:
 # ---------------------------------------------------------------- the copy
 
 
-def _copy(dataset: DataSet, cache: Path, progress: Report | None, stop: Stop | None) -> Path:
+def _copy(dataset: DataSet, cache: Path, progress: Report | None) -> Path:
     """The copy of the data set as it is now, made when there is none."""
     folder = cache / "sql"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -131,25 +127,18 @@ def _copy(dataset: DataSet, cache: Path, progress: Report | None, stop: Stop | N
     if made is None:
         for old in folder.glob(f"{stem}-*.jsonl"):
             old.unlink(missing_ok=True)
-        made = _write(dataset, folder, name, progress, stop)
+        made = _write(dataset, folder, name, progress)
     return made
 
 
-def _write(
-    dataset: DataSet, folder: Path, name: str, progress: Report | None, stop: Stop | None
-) -> Path:
+def _write(dataset: DataSet, folder: Path, name: str, progress: Report | None) -> Path:
     """Write the copy; its name ends with the length of the longest row in bytes."""
     dataset.build_index()
     longest = 0
     part = folder / f"{name}.{os.getpid()}.part"
     try:
         with part.open("wb", buffering=_WRITE) as file:
-            for row in range(dataset.rows):
-                if row % 2000 == 0:
-                    if stop and stop():
-                        raise UserError("stopped.")
-                    if progress:
-                        progress(row, dataset.rows)
+            for row in counted(range(dataset.rows), progress):
                 line = _line(dataset, row)
                 longest = max(longest, len(line))
                 file.write(line)

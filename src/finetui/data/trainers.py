@@ -46,7 +46,6 @@ class Trainer:
 
     name: str
     limit_key: str
-    default_limit: int
     judge: Callable[[Measured], Fate]
 
 
@@ -90,10 +89,10 @@ def trl_fate(row: Measured) -> Fate:
 
 
 TRAINERS: tuple[Trainer, ...] = (
-    Trainer("finetui", "data.max_length", 1024, finetui_fate),
-    Trainer("LLaMA-Factory", "cutoff_len", 2048, llama_factory_fate),
-    Trainer("Axolotl", "sequence_len", 512, axolotl_fate),
-    Trainer("TRL", "max_length", 1024, trl_fate),
+    Trainer("finetui", "data.max_length", finetui_fate),
+    Trainer("LLaMA-Factory", "cutoff_len", llama_factory_fate),
+    Trainer("Axolotl", "sequence_len", axolotl_fate),
+    Trainer("TRL", "max_length", trl_fate),
 )
 
 

@@ -41,11 +41,6 @@ def phrase(text: str) -> bytes:
     return b"".join(map(_character, text))
 
 
-def phrases(*texts: str) -> bytes:
-    """Any of these pieces of text, in either case."""
-    return folded(*map(phrase, texts))
-
-
 def chars(ranges: str) -> bytes:
     """One character of ``ranges``, written as inside a character class: ``"а-яё"``."""
     written: list[bytes] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -180,7 +181,7 @@ def check_files(
 
 def check_row(dataset: DataSet, row: int, options: CheckOptions | None = None) -> list[Finding]:
     """The findings of one row as it is edited now; checks that compare rows are left out."""
-    chosen = [check for check in _chosen(options or CheckOptions()) if check.alone]
+    looks = _alone((options or CheckOptions()).only)
     source = dataset.source
     raw = RawRow(row, source.line(row), source.offset(row), dataset.raw(row))
     read = source.decode if dataset.state(row).text is None else decode
@@ -191,8 +192,14 @@ def check_row(dataset: DataSet, row: int, options: CheckOptions | None = None) -
             check.id, check.severity, path, raw.line, raw.offset, hit.turn, hit.message, row,
             hit.start, hit.end,
         )
-        for check, hit in Looks(chosen).hits(example)
+        for check, hit in looks.hits(example)
     ]  # fmt: skip
+
+
+@lru_cache(8)
+def _alone(only: frozenset[str]) -> Looks:
+    """The checks that judge a row by itself, sorted once: screens ask for row after row."""
+    return Looks([check for check in _chosen(CheckOptions(only=only)) if check.alone])
 
 
 def _chosen(options: CheckOptions) -> list[Check]:

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import xxhash
 
-from finetui.data.edits.layout import PARTS, open_journal, roll_back
+from finetui.data.edits.layout import PARTS, open_journal, transaction
 from finetui.data.edits.step_order import StepOrder
 from finetui.data.edits.steps import (
     TEXT,
@@ -127,14 +127,6 @@ class Journal:
             self._open()
 
     # ------------------------------------------------------------ reading
-
-    @property
-    def can_undo(self) -> bool:
-        return bool(self.pipeline.done)
-
-    @property
-    def can_redo(self) -> bool:
-        return bool(self.pipeline.undone)
 
     def meta(self, key: str) -> str:
         """A stored fact about the source, ``""`` where there is none."""
@@ -477,23 +469,13 @@ class Journal:
         with self._lock:
             database = self._open()
             try:
-                database.execute("BEGIN IMMEDIATE")
-            except sqlite3.OperationalError as error:
-                raise UserError(
-                    f"cannot be written: {error}.", str(self.path), "Close the other session."
-                ) from None
-            try:
-                self._take_in(database)
-                yield database
-                database.execute("COMMIT")  # synchronous=FULL: on the disk when this returns
+                with transaction(database, self.path):
+                    self._take_in(database)
+                    yield database
             except sqlite3.DatabaseError as error:
-                roll_back(database)
                 raise UserError(
                     f"cannot be written: {error}.", str(self.path), "Nothing was changed."
                 ) from None
-            except BaseException:
-                roll_back(database)
-                raise
 
     def _open(self) -> sqlite3.Connection:
         if self._database is None:

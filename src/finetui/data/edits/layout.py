@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from finetui.errors import UserError
@@ -103,6 +104,24 @@ def open_journal(path: Path) -> sqlite3.Connection:
             "Move it away to begin a new one; the data file is unharmed.",
         ) from None
     return database
+
+
+@contextmanager
+def transaction(database: sqlite3.Connection, path: Path) -> Iterator[None]:
+    """One write transaction: on the disk when the block has ended (synchronous=FULL), undone when
+    it fails. Raises UserError when another session holds the file."""
+    try:
+        database.execute("BEGIN IMMEDIATE")
+    except sqlite3.OperationalError as error:
+        raise UserError(
+            f"cannot be written: {error}.", str(path), "Close the other session."
+        ) from None
+    try:
+        yield
+        database.execute("COMMIT")
+    except BaseException:
+        roll_back(database)
+        raise
 
 
 def roll_back(database: sqlite3.Connection) -> None:

@@ -1,6 +1,6 @@
 """Where the lines of a file begin: newline counts of 64 kB blocks, not one number a line.
 
-A million rows of 360 MB cost 45 kB of index and one ``bytes.count`` pass; a row is found by
+A million rows of 360 MB cost 45 kB of index and one pass that counts newlines; a row is found by
 bisecting the counts and walking one block. Lines end at byte 0x0A only, so U+2028, U+0085 and a
 lone CR never shift a line number.
 """

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import msgspec
 
+from finetui.data.edits.layout import transaction
 from finetui.errors import UserError
 
 _SCHEMA = """
@@ -169,19 +170,8 @@ class QueueStore:
         """One write transaction; on the disk when the block has ended."""
         with self._lock:
             database = self._open()
-            try:
-                database.execute("BEGIN IMMEDIATE")
-            except sqlite3.OperationalError as error:
-                raise UserError(
-                    f"cannot be written: {error}.", str(self.path), "Close the other session."
-                ) from None
-            try:
+            with transaction(database, self.path):
                 yield database
-                database.execute("COMMIT")  # synchronous=FULL
-            except BaseException:
-                if database.in_transaction:
-                    database.execute("ROLLBACK")
-                raise
 
     def insert(self, kind: str, key: str, body: str) -> int:
         """A new item, inside `writing`; it stands nowhere until an operation says so."""

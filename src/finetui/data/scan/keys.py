@@ -79,5 +79,5 @@ def _letters(text: str) -> int:
     return xxhash.xxh3_64_intdigest(letters) if letters else 0
 
 
-ALIKE = CONTENT = PROMPT = Alike()
+CONTENT = PROMPT = Alike()
 """For rows that say or ask the same: a row that says the same asks the same."""

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from difflib import SequenceMatcher
 from typing import Any
 
+from finetui.data.checks.answers import json_answer
 from finetui.data.keys import answer_text, prompt_text
 from finetui.data.records import Record, Shape
-from finetui.data.strict import JsonFault, decode
 from finetui.data.whole.windows import fold
 
 # Characters of scripts that have no spaces between words.
@@ -60,13 +60,13 @@ def conflict(one: Record, other: Record) -> bool:
 
 
 def _comparable(left: str, right: str) -> bool:
-    if _json(left) is not None and _json(right) is not None:
+    if json_answer(left) is not None and json_answer(right) is not None:
         return True
     return max(len(units(left)), len(units(right))) <= _EXACT
 
 
 def _differ(left: str, right: str) -> bool:
-    one, other = _json(left), _json(right)
+    one, other = json_answer(left), json_answer(right)
     if (one is None) != (other is None):
         return True
     if one is None:
@@ -101,16 +101,6 @@ def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
             yield from _leaves(part, f"{path}.{place}")
     else:
         yield path, str(value)
-
-
-def _json(text: str) -> Any | None:
-    stripped = text.strip()
-    if stripped[:1] not in ("{", "["):
-        return None
-    try:
-        return decode(stripped.encode(errors="surrogatepass"))
-    except JsonFault:
-        return None
 
 
 def _numbers(words: list[str]) -> list[str]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from finetui.data.dataset import DataSet
 from finetui.data.findings import FindingsStore, ScanProgress
 from finetui.tui.commanding import command_lines
 from finetui.workspace import Workspace
@@ -229,6 +230,20 @@ async def scan(
     async with aclosing(command_lines([*arguments, "--", *files])) as lines:
         async for told in lines:
             yield told
+
+
+def spots_of(data: DataSet, row: int) -> list[Spot]:
+    """What the checks that judge rows alone say of a row as it is edited now."""
+    from finetui.data.checks.run import check_row
+
+    return [spot_of(found.as_dict()) for found in check_row(data, row)]
+
+
+def checked_alone() -> list[str]:
+    """The checks that `spots_of` asks; the others need the whole file."""
+    from finetui.data.checks.registry import CHECKS
+
+    return [check.id for check in CHECKS.values() if check.alone]
 
 
 def spot_of(found: dict[str, Any]) -> Spot:

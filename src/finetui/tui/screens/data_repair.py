@@ -17,9 +17,6 @@ from finetui.tui.screens.steps import StepsPage
 from finetui.tui.widgets.dialogs import Choose, EditorDialog, TextPrompt
 from finetui.tui.widgets.table import VirtualTable
 
-_AT_ONCE = 200  # edited rows that are looked at again after each undo
-_AGAIN = 2000  # rows whose findings are looked at again at once after a bulk repair
-
 
 class RepairPane(RowsPane):
     """The keys that change rows."""
@@ -184,7 +181,7 @@ class RepairPane(RowsPane):
             return
         rows = self.findings.rows_of(check)
         page = FixAllPage(self.file.data, check, rows, fixable(check))
-        self.app.push_screen(page, lambda said: self._all_fixed(check, rows, said))
+        self.app.push_screen(page, lambda said: self._all_fixed(rows, said))
 
     def _check_at_hand(self) -> str:
         kinds = self.findings.kinds()
@@ -194,11 +191,11 @@ class RepairPane(RowsPane):
         spots = self.findings.of(self.current) if self.current is not None else []
         return spots[0].check if spots else ""
 
-    def _all_fixed(self, check: str, rows: Sequence[int], said: str | None) -> None:
+    def _all_fixed(self, rows: Sequence[int], said: str | None) -> None:
         if said is None:
             return
-        for row in rows[:_AGAIN]:
-            self.check_again(row)
+        if self.file is not None:
+            self.check_all_again(self.file, rows)
         self.all_changed()
         self.say(said)
 
@@ -252,8 +249,8 @@ class RepairPane(RowsPane):
             self.complain(error)
             return
         self.settle()
-        for row in self.findings.rows_again[:_AT_ONCE]:
-            self.check_again(row)  # an older edit may stand there now
+        # an older edit may stand there now
+        self.check_all_again(self.file, self.findings.rows_again)
         self.all_changed()
         self.say(said or f"There is nothing to {'redo' if redo else 'undo'}.")
 

@@ -16,14 +16,12 @@ from finetui.errors import UserError
 from finetui.tui.messages import OpenData
 from finetui.tui.pane import ModePane
 from finetui.tui.screens import data_view, data_work
-from finetui.tui.screens.data_findings import SIGNS, Findings, spot_of
+from finetui.tui.screens.data_findings import SIGNS, Findings, checked_alone, spots_of
 from finetui.tui.screens.data_view import DataRows
-from finetui.tui.screens.data_work import Indexed, Opened, OpenFile, Sort, Tokenised
+from finetui.tui.screens.data_work import Indexed, LookedAgain, Opened, OpenFile, Sort, Tokenised
 from finetui.tui.widgets.panel import entitle
 from finetui.tui.widgets.record import RecordView
 from finetui.tui.widgets.table import ListSource, TableRow, VirtualTable
-
-_AGAIN = 2000  # edited rows that are looked at again at once
 
 
 class RowsPane(ModePane):
@@ -149,10 +147,10 @@ class RowsPane(ModePane):
         if self.source is not None:
             self.source.findings = self.findings
         if store is not None:
-            for row in self.file.data.changed_rows()[:_AGAIN]:
-                if self.file.data.state(row).text is not None:
-                    self.check_again(row)
             self.settle()
+            data = self.file.data
+            edited = [row for row in data.changed_rows() if data.state(row).text is not None]
+            self.check_all_again(self.file, edited)
 
     def settle(self) -> None:
         """Findings of rows that are out ask for nothing any more."""
@@ -165,13 +163,26 @@ class RowsPane(ModePane):
 
     def check_again(self, row: int) -> None:
         """Findings of one edited row; those that compare rows stay until the next check."""
-        from finetui.data.checks.registry import CHECKS
-        from finetui.data.checks.run import check_row
+        if self.file is not None and self.findings.known:
+            self.findings.replace(row, spots_of(self.file.data, row), checked_alone())
 
-        if self.file is None or not self.findings.known:
+    @work(thread=True, group="again", exclusive=True, exit_on_error=False)
+    def check_all_again(self, file: OpenFile, rows: Sequence[int]) -> None:
+        """The same for many rows, beside the screen."""
+        worker = get_current_worker()
+        stop = lambda: worker.is_cancelled or file.stop.is_set()  # noqa: E731
+        data_work.look_again(file, rows, stop, self.post_message)
+
+    @on(LookedAgain)
+    def _looked_again(self, message: LookedAgain) -> None:
+        if message.file is not self.file or not self.findings.known:
             return
-        spots = [spot_of(found.as_dict()) for found in check_row(self.file.data, row)]
-        self.findings.replace(row, spots, [check.id for check in CHECKS.values() if check.alone])
+        checked = checked_alone()
+        for row, spots in message.found:
+            self.findings.replace(row, spots, checked)
+        self.settle()
+        self.show_findings()
+        self.rows.rows_changed()
 
     @work(thread=True, group="index", exit_on_error=False)
     def _index(self, file: OpenFile) -> None:

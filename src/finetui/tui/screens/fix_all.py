@@ -12,9 +12,10 @@ from textual.content import Content
 from textual.message import Message
 
 from finetui.data.dataset import DataSet
-from finetui.display import clean, clean_block, plural
+from finetui.display import clean_block, plural
 from finetui.errors import UserError
 from finetui.tui.actions import Action, register
+from finetui.tui.screens.lines import marked
 from finetui.tui.screens.page import Page
 from finetui.tui.widgets.panel import entitle
 from finetui.tui.widgets.table import Column, ListSource, TableRow, VirtualTable
@@ -177,18 +178,3 @@ class FixAllPage(Page["str | None"]):
             self._tell(message.error, "$error")
         else:
             self.dismiss(message.said)
-
-
-def marked(text: str, other: str, style: str) -> Content:
-    """A text with the part marked in which it differs from another."""
-    start = 0
-    while start < min(len(text), len(other)) and text[start] == other[start]:
-        start += 1
-    end, back = len(text), len(other)
-    while end > start and back > start and text[end - 1] == other[back - 1]:
-        end, back = end - 1, back - 1
-    return Content.assemble(
-        clean(text[max(0, start - 300) : start]),
-        (clean(text[start:end]) or "‸", f"bold {style}"),
-        clean(text[end : end + 300]),
-    )

@@ -94,3 +94,18 @@ def answer(text: str) -> Content:
     """An answer as a model gave it; an empty one is said."""
     body = clean_block(text)
     return Content(body) if body.strip() else Content.styled("(empty answer)", "$warning")
+
+
+def marked(text: str, other: str, style: str) -> Content:
+    """A text with the part marked in which it differs from another."""
+    start = 0
+    while start < min(len(text), len(other)) and text[start] == other[start]:
+        start += 1
+    end, back = len(text), len(other)
+    while end > start and back > start and text[end - 1] == other[back - 1]:
+        end, back = end - 1, back - 1
+    return Content.assemble(
+        clean(text[max(0, start - 300) : start]),
+        (clean(text[start:end]) or "‸", f"bold {style}"),
+        clean(text[end : end + 300]),
+    )

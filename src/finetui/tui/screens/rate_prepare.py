@@ -20,6 +20,7 @@ from finetui.tui import figures
 from finetui.tui.actions import Action, register
 from finetui.tui.lookout import JobLine
 from finetui.tui.screens import lines
+from finetui.tui.widgets.bars import hint_line
 from finetui.tui.widgets.form import FormField, FormList
 from finetui.tui.widgets.textpanel import TextPanel
 from finetui.workspace import Workspace
@@ -67,9 +68,8 @@ class PrepareDialog(ModalScreen[Start | None]):
 
     def on_mount(self) -> None:
         self._show()
-        keys = [("enter", "bold $key"), (" edit   ", "$muted"), ("s", "bold $key"),
-                (" start   ", "$muted"), ("esc", "bold $key"), (" cancel", "$muted")]  # fmt: skip
-        self.query_one("#keys", TextPanel).show(Content.assemble(*keys))
+        hints = [("enter", "edit"), ("s", "start"), ("esc", "cancel")]
+        self.query_one("#keys", TextPanel).show(hint_line(hints))
         self.query_one("FormLines").focus()
 
     @on(FormList.FieldEdited)

@@ -14,7 +14,7 @@ from finetui.display import clean, plural
 from finetui.errors import UserError
 from finetui.tui.actions import Action, register
 from finetui.tui.commanding import command_lines
-from finetui.tui.screens.fix_all import marked
+from finetui.tui.screens.lines import marked
 from finetui.tui.screens.page import Page
 from finetui.tui.widgets.panel import entitle
 from finetui.tui.widgets.table import Column, ListSource, TableRow, Tone, VirtualTable

@@ -15,6 +15,7 @@ from textual.screen import ModalScreen
 
 from finetui.display import clean
 from finetui.tui.actions import Action, register
+from finetui.tui.widgets.bars import hint_line
 from finetui.tui.widgets.form import FormField, FormList
 from finetui.tui.widgets.textpanel import TextPanel
 
@@ -65,9 +66,8 @@ class WriteDialog(ModalScreen["list[str] | None"]):
 
     def on_mount(self) -> None:
         self._show()
-        keys = [("enter", "bold $key"), (" edit   ", "$muted"), ("w", "bold $key"),
-                (" write   ", "$muted"), ("esc", "bold $key"), (" cancel", "$muted")]  # fmt: skip
-        self.query_one("#keys", TextPanel).show(Content.assemble(*keys))
+        hints = [("enter", "edit"), ("w", "write"), ("esc", "cancel")]
+        self.query_one("#keys", TextPanel).show(hint_line(hints))
         self.query_one("FormLines").focus()
 
     @on(FormList.FieldEdited)
