@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from finetui.recipe.field import quote
 from finetui.recipe.forecast import too_long_share
 from finetui.recipe.rule import Advice, Case, advice, error, rule, warning
-from finetui.recipe.schema import GUIDES, HOUSE, MEASURED
+from finetui.recipe.sources import GUIDES, HOUSE, MEASURED
 
 _FEW, _ENOUGH = 50, 200  # training rows
 _PACKING_PAYS = 2_000  # rows; below it a run is short anyway

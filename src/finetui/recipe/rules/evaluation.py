@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from finetui.recipe.rule import Advice, Case, advice, error, rule, warning
-from finetui.recipe.schema import GUIDES, HOUSE, TRAINER
+from finetui.recipe.sources import GUIDES, HOUSE, TRAINER
 
 _LONG_RUN = 1_000  # steps
 

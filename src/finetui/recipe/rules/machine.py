@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from finetui.display import size
 from finetui.recipe.forecast import Plan
 from finetui.recipe.rule import Advice, Case, advice, error, rule, warning
-from finetui.recipe.schema import MEASURED
+from finetui.recipe.sources import MEASURED
 
 _FORECAST = "finetui's forecast (see docs)"
 _SLOW_ON_CPU = 500_000_000  # parameters

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 from finetui.recipe.field import quote, show_number
 from finetui.recipe.rule import Advice, Case, advice, error, rule, warning
-from finetui.recipe.schema import GUIDES, HOUSE, LORA, PEFT, QLORA, REGRET, field
+from finetui.recipe.schema import field
+from finetui.recipe.sources import GUIDES, HOUSE, LORA, PEFT, QLORA, REGRET
 
 _LOW_RANK, _HIGH_RANK = 8, 64
 _MLP = {"gate_proj", "up_proj", "down_proj", "gate_up_proj", "fc1", "fc2", "c_fc", "w1", "w2", "w3"}

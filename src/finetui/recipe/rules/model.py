@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from finetui.recipe.field import quote
 from finetui.recipe.rule import Advice, Case, advice, error, rule, warning
-from finetui.recipe.schema import HOUSE, TRAINER
+from finetui.recipe.sources import HOUSE, TRAINER
 
 _FROM_PRETRAINED = "transformers docs, from_pretrained"
 _BILLION = 1_000_000_000

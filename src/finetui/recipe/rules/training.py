@@ -7,16 +7,8 @@ from collections.abc import Iterator
 
 from finetui.recipe.field import show_number
 from finetui.recipe.rule import Advice, Case, advice, error, rule, warning
-from finetui.recipe.schema import (
-    ADAM,
-    GUIDES,
-    HOUSE,
-    MEASURED,
-    REGRET,
-    TRAINER,
-    Recipe,
-    defaults,
-)
+from finetui.recipe.schema import Recipe, defaults
+from finetui.recipe.sources import ADAM, GUIDES, HOUSE, MEASURED, REGRET, TRAINER
 
 _SMALL, _LARGE = 50e6, 1e9  # parameters
 _SMALL_MODEL_GAIN = 50 / 3  # how much more a small model takes: 5e-3 against 3e-4
@@ -60,7 +52,7 @@ def learning_rate_high(case: Case) -> Iterator[Advice]:
 def learning_rate_low(case: Case) -> Iterator[Advice]:
     rate, kind = case.recipe.training.learning_rate, case.recipe.method.kind
     low, _ = rate_range(kind, case.facts.model_parameters)
-    if kind == "dpo" or rate >= low * 0.999:
+    if rate >= low * 0.999:
         return
     if kind == "full":
         reason = "The loss will hardly move."

@@ -1,0 +1,1 @@
+"""The tables of a recipe: one module each, one class each."""
