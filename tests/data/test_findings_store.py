@@ -60,7 +60,7 @@ def dirty(path: Path, rows: int = 40) -> Path:
 
 
 def scan(path: Path, space: Workspace, **options: Any) -> StoredScan:
-    return StoredScan(path, [], CheckOptions(**options), space.cache)
+    return StoredScan([path], [], CheckOptions(**options), space.cache)
 
 
 def test_the_store_holds_what_the_checks_find_in_their_order(space: Workspace) -> None:
@@ -163,7 +163,7 @@ def test_the_rows_on_screen_come_first_and_none_is_told_twice(
     def say(progress: ScanProgress) -> None:
         seen.append((progress.rows_done, len(made.store().rows_of())))
 
-    made = Opened(StoredScan(path, [], CheckOptions(), space.cache, say))
+    made = Opened(StoredScan([path], [], CheckOptions(), space.cache, say))
     with made.scan.run(first_row=700) as store:
         assert seen[0] == (0, 1)  # row 800 is there before any other
         told = Counter((f.row, f.check) for f in check_files([path], CheckOptions()))

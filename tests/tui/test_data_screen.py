@@ -229,6 +229,20 @@ async def test_checks_run_in_a_process_and_findings_lead_to_their_rows(
         await until(lambda: pane.source is not None and list(pane.source.chosen or ()) == [4])
 
 
+async def test_several_files_are_checked_and_asked_as_one_set(workspace: Workspace) -> None:
+    file = first_file(workspace)
+    other = file.with_name("other.jsonl")
+    other.write_bytes(b"\n" + file.read_bytes().splitlines(keepends=True)[0])
+    async with data_screen(workspace) as (_, pane, pilot):
+        pane.open(file, other)
+        await until(lambda: pane.rows.row_count == 42)
+        await pilot.press("c")
+        await until(lambda: any(k.check == "duplicate" for k in pane.findings.kinds()), 60)
+        await pilot.press("slash", *"where _file = 'other.jsonl'", "enter")
+        await until(lambda: pane.rows.row_count == 1)
+        await until(lambda: f"the same as {file.name}:1" in record_text(pane))
+
+
 async def test_tokens_show_what_the_training_learns_from(workspace: Workspace) -> None:
     from finetui.workspace import sample_data
 

@@ -29,6 +29,15 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("files", type=Path, nargs="*", metavar="FILE")
     made.add_argument(
+        "--with",
+        type=Path,
+        action="append",
+        default=[],
+        dest="more",
+        metavar="FILE",
+        help="read FILE as more rows of the first one: both are one set",
+    )
+    made.add_argument(
         "--model",
         type=Path,
         metavar="DIR",
@@ -157,7 +166,8 @@ def _options(arguments: argparse.Namespace) -> CheckOptions:
 def _check(arguments: argparse.Namespace) -> int:
     options = _options(arguments)
     with _ending_tidily(), console.progress("checking") as progress:
-        run = check_files(arguments.files, options, progress)
+        first, *others = arguments.files
+        run = check_files([[first, *arguments.more], *others], options, progress)
         for finding in run:
             if arguments.json:
                 console.emit(finding.as_dict())
@@ -204,7 +214,9 @@ def _keep(arguments: argparse.Namespace) -> int:
         )
     first, *others = arguments.files
     with _ending_tidily():
-        scan = StoredScan(first, others, _options(arguments), workspace.cache, _say)
+        scan = StoredScan(
+            [first, *arguments.more], others, _options(arguments), workspace.cache, _say
+        )
         store = None if arguments.again else scan.kept()
         known = store is not None
         with store or scan.run(arguments.first_row) as store:

@@ -29,6 +29,15 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("file", type=Path, metavar="FILE", nargs="?")
     made.add_argument("filter", nargs="?", default="", metavar="FILTER")
+    made.add_argument(
+        "--with",
+        type=Path,
+        action="append",
+        default=[],
+        dest="more",
+        metavar="FILE",
+        help="read FILE as more rows of the first one: both are one set",
+    )
     made.add_argument("--where", default="", metavar="SQL", help="an SQL condition, by DuckDB")
     made.add_argument("--sql", default="", help="a whole SELECT over the table `data`")
     made.add_argument(
@@ -54,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     workspace = console.workspace_of(arguments)
     with ExitStack() as stack:
-        dataset = stack.enter_context(open_dataset(arguments.file, workspace))
+        dataset = stack.enter_context(open_dataset([arguments.file, *arguments.more], workspace))
         if arguments.sql:
             return _sql(dataset, workspace, arguments)
         chunks = _found(dataset, workspace, arguments)

@@ -5,6 +5,7 @@ so it gets a copy (in the cache) in which every readable row says its own line:
 
     _line  physical line, 1-based      _row     the row's number, 0-based
     _bytes length of the row           _edited, _dropped, _marked, _label
+    _file  its file, in a set of several
 """
 
 from __future__ import annotations
@@ -120,7 +121,8 @@ def _copy(dataset: DataSet, cache: Path, progress: Report | None) -> Path:
     folder = cache / "sql"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     head = dataset.journal.head if dataset.journal else 0
-    stem = xxhash.xxh3_64_hexdigest(str(dataset.path.resolve()).encode())
+    names = "\n".join(str(path.resolve()) for path in dataset.source.paths)
+    stem = xxhash.xxh3_64_hexdigest(names.encode())
     state = f"{dataset.source.identity()}-{dataset.source.modified}-{head}"
     name = f"{stem}-{xxhash.xxh3_64_hexdigest(state.encode())}"
     made = next(folder.glob(f"{name}-*.jsonl"), None)
@@ -165,6 +167,8 @@ def _line(dataset: DataSet, row: int) -> bytes:
         "_marked": state.marked,
         "_label": state.label,
     }
+    if len(dataset.source.files) > 1:
+        facts["_file"] = dataset.source.place(row).path.name
     own = value if isinstance(value, dict) else {"value": value}
     kept = {key: part for key, part in own.items() if key not in facts}
     return dumps(facts | kept).encode(errors="replace") + b"\n"

@@ -7,11 +7,18 @@ import contextlib
 import json
 import sys
 from collections.abc import AsyncGenerator, Sequence
+from pathlib import Path
 from typing import Any
 
 from finetui.errors import UserError
 
 _LONGEST_LINE = 1 << 22  # bytes of one JSON line
+
+
+def together(paths: Sequence[Path]) -> list[str]:
+    """The files of one set as a command takes them, the last of its options."""
+    first, *more = map(str, paths)
+    return [*(f"--with={path}" for path in more), "--", first]
 
 
 async def command_lines(arguments: Sequence[str]) -> AsyncGenerator[dict[str, Any], None]:

@@ -53,7 +53,7 @@ class Duplicates(Across):
             alike = "byte for byte" if self._bytes[first] == raw else "in other writing"
             if alike != "byte for byte" and not self._same_value(example, first):
                 alike = "in all that is trained on"
-            yield Hit(f"the same as line {self._source.line(first)}, {alike}")
+            yield Hit(f"the same as {self._source.line_words(first)}, {alike}")
 
     def _same_value(self, example: Example, first: int) -> bool:
         return bool(self._source.value(first) == example.value)
@@ -81,9 +81,9 @@ class Conflicts(Across):
         self._answers.append(answer)
         first = self._prompts.first(prompt, example.row)
         if first != example.row and self._answers[first] != answer:
-            line = self._source.line(first)
+            line = self._source.line_words(first)
             turn = last_answer(record.all_turns()) if record.chosen is None else len(record.turns)
-            yield Hit(f"line {line} gives another answer to the same prompt", turn)
+            yield Hit(f"{line} gives another answer to the same prompt", turn)
 
     def finish(self) -> Iterable[tuple[int, Hit]]:
         return ()
@@ -140,7 +140,7 @@ class Leaks(Across):
         for other in self._files:
             row = other.table.get(key)
             if row >= 0:
-                place = f"{other.source.path}:{other.source.line(row)}"
+                place = "{0.path}:{0.line}".format(other.source.place(row))
                 yield Hit(f"{_likeness(other, row, exact, content)} is in {place} as well")
         if not self._last:
             _fill(now.exact, example.row)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from finetui.data.checks.look import Looks, read_example
 from finetui.data.checks.model import Across, Check, CheckOptions, Finding, Hit
 from finetui.data.checks.registry import CHECKS
-from finetui.data.formats.source import RawRow, Source, open_source
+from finetui.data.formats.several import open_several
+from finetui.data.formats.source import RawRow, Source
 from finetui.data.scan.file import SMALL, FileScan, concerned
 from finetui.data.scan.rows import Spot
 from finetui.data.scan.whole import Job, found_in_wholes
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from finetui.data.dataset import DataSet
 
 Report = Callable[[int, int], None]
+Paths = Path | str | Sequence[Path | str]
+"""One file, or several that are one set."""
 
 # A file's place in the order of testing, from its name: leaks are told at the earlier one.
 _HELD_OUT = ("test", "heldout", "held-out", "held_out", "holdout")
@@ -60,14 +63,15 @@ class Summary:
 class CheckRun:
     """Findings of some files, as an iterator; ``summary`` is complete when it ends.
 
-    ``progress`` gets (bytes done, bytes in all); ``store`` is the path of a `FindingsStore` that
+    Files of one set are one source: their rows are compared as rows of one file. ``progress``
+    gets (bytes done, bytes in all); ``store`` is the path of a `FindingsStore` that
     takes the clusters and figures of checks of whole sets. Raises UserError for an unreadable
     file or an unknown check before the first finding.
     """
 
     def __init__(
         self,
-        paths: Sequence[Path | str],
+        paths: Sequence[Paths],
         options: CheckOptions | None = None,
         progress: Report | None = None,
         store: str = "",
@@ -78,7 +82,7 @@ class CheckRun:
         self.summary = Summary()
         self._checks = _chosen(self.options)
         self._progress = progress
-        self._paths = [Path(path) for path in paths]
+        self._sets = [[each] if isinstance(each, Path | str) else list(each) for each in paths]
         self._findings = self._run()
 
     def __iter__(self) -> Iterator[Finding]:
@@ -93,7 +97,7 @@ class CheckRun:
     def _run(self) -> Generator[Finding, None, None]:
         opened: list[Source] = []
         try:
-            opened.extend(open_source(path, self.options.cache) for path in self._paths)
+            opened.extend(open_several(paths, self.options.cache) for paths in self._sets)
             for finding in self._found(_held_out_first(opened)):
                 self._count(finding)
                 yield finding
@@ -136,7 +140,8 @@ class CheckRun:
         ids = [c.id for c in self._checks if c.whole and c.needs <= len(sources)]
         if not ids or not all(source.rows for source in sources):
             return
-        job = Job([str(source.path) for source in sources], ids, self.options, self._store)
+        named = [[str(path) for path in source.paths] for source in sources]
+        job = Job(named, ids, self.options, self._store)
         for found in found_in_wholes(job):
             scan = self._scans[found.source]
             spot = scan.spot_at(
@@ -163,7 +168,7 @@ class CheckRun:
         summary.severities[finding.severity] = summary.severities.get(finding.severity, 0) + 1
 
     def _complete(self, opened: list[Source]) -> None:
-        places = {str(source.path): number for number, source in enumerate(opened)}
+        places = {_name(source): number for number, source in enumerate(opened)}
         self.summary.files.sort(key=lambda entry: places[entry.file])
         self.summary.rows = sum(entry.rows for entry in self.summary.files)
         shapes = Counter(entry.shape for entry in self.summary.files)
@@ -171,7 +176,7 @@ class CheckRun:
 
 
 def check_files(
-    paths: Sequence[Path | str],
+    paths: Sequence[Paths],
     options: CheckOptions | None = None,
     progress: Report | None = None,
 ) -> CheckRun:
@@ -186,7 +191,7 @@ def check_row(dataset: DataSet, row: int, options: CheckOptions | None = None) -
     raw = RawRow(row, source.line(row), source.offset(row), dataset.raw(row))
     read = source.decode if dataset.state(row).text is None else decode
     example = read_example(raw, read, dataset.shape)
-    path = str(source.path)
+    path = str(source.place(row).path)
     return [
         Finding(
             check.id, check.severity, path, raw.line, raw.offset, hit.turn, hit.message, row,
@@ -232,6 +237,10 @@ def _held_out_first(sources: Sequence[Source]) -> list[Source]:
     return ordered
 
 
+def _name(source: Source) -> str:
+    return " + ".join(map(str, source.paths))
+
+
 def _row(spot: Spot) -> int:
     return spot.row
 
@@ -240,7 +249,7 @@ def _summary(scan: FileScan) -> FileSummary:
     source = scan.source
     guess = source.shape
     return FileSummary(
-        str(source.path),
+        _name(source),
         source.format,
         source.size,
         scan.rows,

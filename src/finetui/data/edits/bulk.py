@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import IO, Literal
 
 import msgspec
@@ -16,7 +14,6 @@ from finetui.data.dataset import DataSet
 from finetui.data.edits.redact import Redactor, facts, redactor_of
 from finetui.data.edits.splice import respelt
 from finetui.data.edits.steps import Change
-from finetui.data.formats.several import SeveralSource
 from finetui.data.formats.source import Stop
 from finetui.data.strict import JsonFault, decode
 from finetui.errors import UserError
@@ -132,24 +129,14 @@ def rows_with(
 
     only = frozenset(_ids(check))
     options = CheckOptions(only=only, shape=dataset.shape_override, cache=dataset.source.cache)
-    first = _first_rows(dataset)
-    findings = check_files(list(first), options, progress)
-    found = {first[Path(finding.file)] + finding.row for finding in findings}
-    found = {row for row in found if dataset.state(row).kept}
+    findings = check_files([dataset.source.paths], options, progress)
+    found = {finding.row for finding in findings if dataset.state(finding.row).kept}
     for row in dataset.changed_rows():
         state = dataset.state(row)
         if state.kept and state.text is not None:
             hit = any(finding.check in only for finding in check_row(dataset, row, options))
             (found.add if hit else found.discard)(row)
     return sorted(found)
-
-
-def _first_rows(dataset: DataSet) -> dict[Path, int]:
-    """The files of a data set and the row of it that each begins with."""
-    parts = dataset.source.parts if isinstance(dataset.source, SeveralSource) else [dataset.source]
-    dataset.build_index()
-    starts = itertools.accumulate((part.rows for part in parts), initial=0)
-    return {part.path: start for part, start in zip(parts, starts, strict=False)}
 
 
 # ---------------------------------------------------------------- one row after another

@@ -45,6 +45,10 @@ class SeveralSource(Source):
         self.format = formats.pop() if len(formats) == 1 else "several"
 
     @property
+    def paths(self) -> list[Path]:
+        return [part.path for part in self.parts]
+
+    @property
     def rows(self) -> int:
         """Rows up to the first file that is not read to its end: later ones have no number yet."""
         total = 0
@@ -163,6 +167,13 @@ def open_several(paths: Sequence[Path | str], cache: Path | None = None) -> Sour
         for source in opened:
             source.close()
         raise
+
+
+def single_files(source: Source) -> list[tuple[int, Source]]:
+    """The sources of an indexed set, each with the row of the set that it begins with."""
+    parts = source.parts if isinstance(source, SeveralSource) else [source]
+    firsts = accumulate((part.rows for part in parts), initial=0)
+    return list(zip(firsts, parts, strict=False))
 
 
 def _refuse_twice(paths: Sequence[Path]) -> None:

@@ -158,6 +158,16 @@ class Source(ABC):
     def place(self, row: int) -> Place:
         return Place(self.path, self.line(row), self.offset(row))
 
+    @property
+    def paths(self) -> list[Path]:
+        """What was named to open it: one path, or those of a set of several."""
+        return [self.path]
+
+    def line_words(self, row: int) -> str:
+        """``line 12``; in a set of several files ``b.jsonl:12``."""
+        line = self.line(row)
+        return f"line {line}" if len(self.files) == 1 else f"{self.place(row).path.name}:{line}"
+
     def value(self, row: int) -> object:
         """The row's value; raises RowError with line, offset and the position of the fault."""
         try:

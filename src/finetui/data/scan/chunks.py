@@ -52,8 +52,8 @@ class Task:
     sample: list[bytes] = field(default_factory=list)
 
 
-def chunks_of(source: JsonlSource, size: int = CHUNK) -> list[Chunk]:
-    """The chunks of an indexed file, in order."""
+def chunks_of(source: JsonlSource, first: int = 0, size: int = CHUNK) -> list[Chunk]:
+    """The chunks of an indexed file, in order; its own first row is row ``first`` of its set."""
     rows = source.rows
     firsts, wanted = [0], size
     while firsts[-1] < rows and wanted < source.size:
@@ -61,7 +61,8 @@ def chunks_of(source: JsonlSource, size: int = CHUNK) -> list[Chunk]:
         if row > firsts[-1] and row < rows:
             firsts.append(row)
         wanted = max(wanted + size, source.offset(row) if row < rows else source.size)
-    return [part(source, row, end) for row, end in zip(firsts, [*firsts[1:], rows], strict=True)]
+    found = [part(source, row, end) for row, end in zip(firsts, [*firsts[1:], rows], strict=True)]
+    return [chunk._replace(row=first + chunk.row) for chunk in found]
 
 
 def part(source: JsonlSource, first: int, end: int) -> Chunk:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from finetui.data.checks.look import read_example
 from finetui.data.checks.model import Across, Check, CheckOptions, Example, Finding, Hit
 from finetui.data.checks.registry import CHECKS
+from finetui.data.formats.several import single_files
 from finetui.data.formats.source import JsonlSource, RawRow, Source
 from finetui.data.records import Shape
 from finetui.data.scan.chunks import (
@@ -66,23 +68,30 @@ class FileScan:
         """Findings of the checks that judge rows alone, in order of rows."""
         for _, state in (*self.parts.by_row, *self.parts.merging):
             state.begin(self.source, self._last)
-        lines = self.source.as_jsonl()
+        done = 0
+        for first, part in single_files(self.source):
+            yield from self._single(part, first, _ahead(report, done))
+            done += part.size
+            self._blanks = []  # those that end a file are no fault
+
+    def _single(self, part: Source, first: int, report: Report) -> Iterator[list[Spot]]:
+        """One file, whose rows begin at row ``first`` of the source."""
+        lines = part.as_jsonl()
         self._moved = lines is not self.source
         if lines is None:
-            yield from self._by_rows(report)
+            yield from self._by_rows(part, first, report)
         elif self._workers > 1 and lines.size > SMALL:
-            yield from self._by_workers(lines, report)
+            yield from self._by_workers(lines, first, report)
         else:
-            yield from self._here(lines, report)
+            yield from self._here(lines, first, report)
 
     def task(self, lines: JsonlSource) -> Task:
         ids = [check.id for check in self._checks]
-        return Task(
-            str(lines.path), self.shape, ids, self._options, self._last, sampled(lines)
-        )  # fmt: skip
+        options = replace(self._options, shape=self.shape)
+        return Task(str(lines.path), self.shape, ids, options, self._last, sampled(lines))
 
-    def _by_workers(self, lines: JsonlSource, report: Report) -> Iterator[list[Spot]]:
-        chunks = chunks_of(lines)
+    def _by_workers(self, lines: JsonlSource, first: int, report: Report) -> Iterator[list[Spot]]:
+        chunks = chunks_of(lines, first)
         with Pool(self.task(lines), min(self._workers, len(chunks))) as pool:
             for looked in pool.look(chunks):
                 for (_, state), part in zip(self.parts.merging, looked.merging, strict=True):
@@ -90,29 +99,28 @@ class FileScan:
                 yield self._took(looked)
                 report(looked.chunk.end)
 
-    def _here(self, lines: JsonlSource, report: Report) -> Iterator[list[Spot]]:
+    def _here(self, lines: JsonlSource, first: int, report: Report) -> Iterator[list[Spot]]:
         scan = RowScan(self.parts, self.shape, decode, sampled(lines))
         states = [state for _, state in self.parts.merging]
         here = ChunkScan(lines.descriptor, scan)
-        for chunk in chunks_of(lines):
+        for chunk in chunks_of(lines, first):
             yield self._took(here.look(chunk, states))
             report(chunk.end)
 
-    def _by_rows(self, report: Report) -> Iterator[list[Spot]]:
+    def _by_rows(self, part: Source, first: int, report: Report) -> Iterator[list[Spot]]:
         """Formats that are not lines of JSON."""
-        source = self.source
-        scan = RowScan(self.parts, self.shape, source.decode, ())
+        scan = RowScan(self.parts, self.shape, part.decode, ())
         states = [state for _, state in self.parts.merging]
-        json = source.verbatim or source.format == "json"
+        json = part.verbatim or part.format == "json"
         look = scan.row if json else scan.other_row
         step = 4096
-        for first in range(0, max(1, source.rows), step):
-            end = min(first + step, source.rows)
+        for start in range(0, max(1, part.rows), step):
+            end = min(start + step, part.rows)
             scan.renew(states)
-            for row in range(first, end):
-                look(RawRow(row, source.line(row), source.offset(row), source.raw(row)))
+            for own in range(start, end):
+                look(RawRow(first + own, part.line(own), part.offset(own), part.raw(own)))
             keys = [keys.tobytes() for keys in scan.keys]
-            chunk = Chunk(first, end - first, 0, source.offset(end - 1) if end else 0)
+            chunk = Chunk(first + start, end - start, 0, part.offset(end - 1) if end else 0)
             yield self._took(Looked(chunk, scan.spots, keys, [], scan.solid))
             report(chunk.end)
 
@@ -188,6 +196,10 @@ class FileScan:
 
     def _place(self, row: int) -> Example:
         return Example(row, self.source.line(row), self.source.offset(row), b"")
+
+
+def _ahead(report: Report, done: int) -> Report:
+    return lambda here: report(done + here)
 
 
 def concerned(scans: Sequence[FileScan]) -> list[list[int]]:

@@ -23,7 +23,8 @@ from finetui.data.findings import (
     stamp_of,
     store_path,
 )
-from finetui.data.formats.source import JsonlSource, Source, open_source
+from finetui.data.formats.several import open_several
+from finetui.data.formats.source import JsonlSource, Source
 from finetui.data.records import Shape
 from finetui.data.scan.chunks import ChunkScan, part
 from finetui.data.scan.file import SMALL
@@ -40,7 +41,7 @@ _BATCH = 5000
 
 
 class StoredScan:
-    """Looks at a file and keeps what it finds under ``cache``.
+    """Looks at a file, or at several as one set, and keeps what it finds under ``cache``.
 
     ``others`` are files it is compared with. ``say`` hears how far the scan is, a few times a
     second. Raises UserError for files that cannot be read.
@@ -48,7 +49,7 @@ class StoredScan:
 
     def __init__(
         self,
-        path: Path,
+        paths: Sequence[Path],
         others: Sequence[Path],
         options: CheckOptions,
         cache: Path,
@@ -56,7 +57,7 @@ class StoredScan:
     ) -> None:
         self._others, self._say = others, say
         self._options = replace(options, cache=cache)
-        self._source = open_source(path, cache)
+        self._source = open_several(paths, cache)
         self.path = store_path(cache, self._source, options, others)
 
     def kept(self) -> FindingsStore | None:
@@ -95,9 +96,9 @@ class _Filling:
         say: Say | None,
     ) -> None:
         self._store, self._source, self._say = store, source, say
-        self._file = str(source.path)
+        self._files = {str(path) for path in (source.path, *source.files)}
         self._options = options
-        self._run = CheckRun([source.path, *others], options, self._reached, str(store.path))
+        self._run = CheckRun([source.paths, *others], options, self._reached, str(store.path))
         self._estimates: dict[str, Estimate] = {}
         self._early = range(0)
         self._batch: list[Finding] = []
@@ -134,9 +135,10 @@ class _Filling:
         looked = ChunkScan(lines.descriptor, scan).look(
             part(lines, self._early.start, self._early.stop), []
         )
+        path = str(lines.path)
         self._batch = [
             Finding(
-                one.check, CHECKS[one.check].severity, self._file, one.line, one.offset, one.turn,
+                one.check, CHECKS[one.check].severity, path, one.line, one.offset, one.turn,
                 one.message, one.row, one.start, one.end,
             )
             for one in looked.spots
@@ -161,7 +163,7 @@ class _Filling:
     # ------------------------------------------------------------ everything
 
     def _take(self, finding: Finding) -> None:
-        if finding.file != self._file:
+        if finding.file not in self._files:
             return
         if finding.row in self._early and self._told_early(finding.check):
             return

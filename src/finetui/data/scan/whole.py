@@ -14,9 +14,9 @@ from finetui.errors import UserError
 
 @dataclass(frozen=True)
 class Job:
-    """Files in the order of `WholeSet.sources`, the checks to run, the store (if there is one)."""
+    """The paths of each of `WholeSet.sources`, the checks to run, the store (if there is one)."""
 
-    paths: list[str]
+    sets: list[list[str]]
     checks: list[str]
     options: CheckOptions
     store: str = ""

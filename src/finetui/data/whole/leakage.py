@@ -328,8 +328,8 @@ def _sides(whole: WholeSet) -> Iterator[tuple[RowReader, list[RowReader], int]]:
 
 
 def _where(whole: WholeSet, leak: Leak) -> str:
-    source = whole.sources[leak.data]
-    return f"{source.path}:{source.line(leak.other)}"
+    place = whole.sources[leak.data].place(leak.other)
+    return f"{place.path}:{place.line}"
 
 
 def _same_prompt(train: RowReader, held_out: Sequence[RowReader], leak: Leak) -> bool:

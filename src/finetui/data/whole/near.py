@@ -103,10 +103,10 @@ def find(whole: WholeSet) -> Iterator[WholeHit]:
     if whole.store is not None:
         whole.store.write_clusters(KIND, _as_clusters(near.stars))
     for star in near.stars:
-        line, size = opened.line(star.centre), len(star.members) + 1
+        other, size = opened.line_words(star.centre), len(star.members) + 1
         for row, similarity in star.members.items():
             if row not in near.copies:  # exact copies are the duplicate check's to tell
-                yield WholeHit(source, row, _sentence(similarity, line, size))
+                yield WholeHit(source, row, _sentence(similarity, other, size))
 
 
 def find_conflicts(whole: WholeSet) -> Iterator[WholeHit]:
@@ -117,7 +117,7 @@ def find_conflicts(whole: WholeSet) -> Iterator[WholeHit]:
     for row, earlier, similarity in near.conflicts:
         record = reader.record(row)
         turn = last_answer(record.all_turns()) if record and record.chosen is None else None
-        message = f"line {opened.line(earlier)} asks the same in nearly the same words"
+        message = f"{opened.line_words(earlier)} asks the same in nearly the same words"
         yield WholeHit(
             source, row, f"{message} and is answered otherwise ({similarity:.0%} alike)", turn
         )
@@ -131,11 +131,11 @@ def _searched(whole: WholeSet) -> Near:
     return near
 
 
-def _sentence(similarity: float, line: int, size: int) -> str:
+def _sentence(similarity: float, other: str, size: int) -> str:
     among = f", one of {size} such rows" if size > 2 else ""
     if similarity >= 1:
-        return f"the same as line {line} but for case, spacing and punctuation{among}"
-    return f"{min(similarity, 0.99):.0%} the same as line {line}{among}"
+        return f"the same as {other} but for case, spacing and punctuation{among}"
+    return f"{min(similarity, 0.99):.0%} the same as {other}{among}"
 
 
 def _as_clusters(found: Sequence[Star]) -> list[Cluster]:

@@ -100,8 +100,8 @@ def _flipped_pairs(whole: WholeSet, source: int, profile: Profile) -> Iterator[W
             continue
         opposite = first.get((prompt, rejected, chosen))
         if opposite is not None:
-            line = whole.sources[source].line(opposite)
-            text = f"line {line} prefers the other one of the same two answers to this prompt"
+            line = whole.sources[source].line_words(opposite)
+            text = f"{line} prefers the other one of the same two answers to this prompt"
             yield WholeHit(source, int(profile.rows[place]), text)
         first.setdefault((prompt, chosen, rejected), int(profile.rows[place]))
 
@@ -114,6 +114,6 @@ def _flipped_verdicts(whole: WholeSet, source: int) -> Iterator[WholeHit]:
         key = normal_hash(f"{prompt_text(record)}\x1e{answer_text(record)}")
         before, verdict = first.setdefault(key, (row, record.label))
         if verdict is not record.label:
-            line = whole.sources[source].line(before)
-            text = f"line {line} judges the same answer to the same prompt the other way"
+            line = whole.sources[source].line_words(before)
+            text = f"{line} judges the same answer to the same prompt the other way"
             yield WholeHit(source, row, text)

@@ -17,7 +17,8 @@ from pathlib import Path
 
 from finetui.data.checks.registry import CHECKS
 from finetui.data.findings import FindingsStore, open_store
-from finetui.data.formats.source import Source, open_source
+from finetui.data.formats.several import open_several
+from finetui.data.formats.source import Source
 from finetui.data.scan.whole import Found, Job, Reached
 from finetui.data.whole.model import WholeHit, WholeSet
 from finetui.errors import UserError
@@ -29,7 +30,7 @@ def serve(pipe: Connection, job: Job) -> None:
     """Run the checks of a job one after the other, over one `WholeSet`."""
     stopped: list[bool] = []
     signal.signal(signal.SIGTERM, lambda *_: stopped.append(True))
-    sources: list[Source] = [open_source(path, job.options.cache) for path in job.paths]
+    sources: list[Source] = [open_several(paths, job.options.cache) for paths in job.sets]
     for source in sources:
         source.build_index()
     store = _writable(job.store) if job.store else None

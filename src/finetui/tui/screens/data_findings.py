@@ -12,7 +12,7 @@ from typing import Any
 
 from finetui.data.dataset import DataSet
 from finetui.data.findings import FindingsStore, ScanProgress
-from finetui.tui.commanding import command_lines
+from finetui.tui.commanding import command_lines, together
 from finetui.workspace import Workspace
 
 SIGNS = {"error": "✗", "warning": "!", "info": "i"}
@@ -210,13 +210,13 @@ def _nearer(one: int | None, other: int | None, forward: bool) -> int | None:
 
 async def scan(
     workspace: Workspace,
-    path: Path,
+    paths: Sequence[Path],
     others: Sequence[Path] = (),
     model: Path | None = None,
     first_row: int = 0,
     again: bool = False,
 ) -> AsyncGenerator[dict[str, Any], None]:
-    """Fill the file's store of findings in a process of its own; yields what it says of itself.
+    """Fill the set's store of findings in a process of its own; yields what it says of itself.
 
     Closing the generator ends the process; what was found stays. Raises UserError when it could
     not look.
@@ -226,8 +226,8 @@ async def scan(
         arguments += ["--model", str(model)]
     if again:
         arguments.append("--again")
-    files = [str(found) for found in (path, *others)]
-    async with aclosing(command_lines([*arguments, "--", *files])) as lines:
+    files = [*together(paths), *map(str, others)]
+    async with aclosing(command_lines([*arguments, *files])) as lines:
         async for told in lines:
             yield told
 

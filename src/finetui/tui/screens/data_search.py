@@ -35,16 +35,14 @@ class SearchPane(RowsPane):
 
     def action_check(self) -> None:
         """Look again: what was found in the same bytes is used, so a second press looks anew."""
-        if self.file is not None and self.file.several:
-            self.say("The checks look at one file at a time; C compares two.")
-        elif self.file is not None:
+        if self.file is not None:
             done = self.findings.store is not None and self.findings.store.complete
             self._check(self.file, [], again=done)
 
     def action_leaks(self) -> None:
         if self.file is None:
             return
-        others = [path for path in self.paths if path != self.file.path]
+        others = [path for path in self.paths if path not in self.file.paths]
         if not others:
             self.say("There is no other file to compare with: o opens one.")
             return
@@ -66,7 +64,7 @@ class SearchPane(RowsPane):
         self.show_findings("checking …")
         model = data_work.model_folder(self.workspace)
         first = self.current or 0
-        lines = scan(self.workspace, file.path, others, model, first, again)
+        lines = scan(self.workspace, file.paths, others, model, first, again)
         try:
             async with aclosing(lines) as told:
                 async for line in told:
@@ -179,14 +177,14 @@ class SearchPane(RowsPane):
         """Quick filters run beside the screen, all others in a process of their own."""
         try:
             apart = self.sort is not None or data_work.is_sql(text)
-            quick = not apart and (file.several or is_quick(file.data, text))
+            quick = not apart and is_quick(file.data, text)
         except UserError as error:
             entitle(self.rows, None, str(error))
             return
         if quick:
             self._search(file, text)
-        elif self.workspace is None or file.several:
-            self.say("Orders and SQL need a workspace and one file.")
+        elif self.workspace is None:
+            self.say("Orders and SQL need a workspace: finetui init makes one.")
         else:
             entitle(self.rows, None, "looking …")
             self._search_apart(file, text)

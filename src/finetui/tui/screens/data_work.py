@@ -16,7 +16,7 @@ from textual.message import Message
 from finetui.data.dataset import DataSet, open_dataset
 from finetui.data.records import Record, messages
 from finetui.errors import UserError
-from finetui.tui.commanding import command_lines
+from finetui.tui.commanding import command_lines, together
 from finetui.tui.screens.data_findings import Spot, spots_of
 from finetui.tui.screens.data_view import turn_spans
 from finetui.workspace import Workspace
@@ -42,9 +42,9 @@ class OpenFile:
         return self.data.path
 
     @property
-    def several(self) -> bool:
-        """Several files that were opened as one set."""
-        return len(getattr(self.data.source, "parts", ())) > 1
+    def paths(self) -> list[Path]:
+        """All files of the set, the first is ``path``."""
+        return self.data.source.paths
 
     def close(self) -> None:
         self.stop.set()
@@ -182,7 +182,7 @@ async def search_apart(
     found = array("I")
     last = time.monotonic()
     try:
-        async with aclosing(command_lines([*arguments, "--", str(file.path), *text_part])) as told:
+        async with aclosing(command_lines([*arguments, *together(file.paths), *text_part])) as told:
             async for line in told:
                 found.extend(line.get("rows", ()))
                 if time.monotonic() - last > _EVERY:
