@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetui.data.blocks import blocks, doubtful
+from finetui.data.blocks import blocks, doubtful, surely_json
 from finetui.data.dataset import open_dataset
 from finetui.data.prompts import Asked, asked, asked_in_full, letters, question, question_of
 from finetui.data.records import Shape, read_record
@@ -132,3 +133,28 @@ def test_rows_that_ask_nothing_are_told_by_their_content() -> None:
         return key({"messages": [{"role": "assistant", "content": text}]}, Shape.CHAT)
 
     assert answer("a") == answer("a") != answer("b")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1 2\n\n",
+        "{}{}\n[1,\n2]\n",
+        "[1,\n2]\n3 4\n",
+        "{}\r\n",
+        " {}\n",
+        "{}\n\n",
+        '{"a":NaN}\n',
+        "{\n",
+    ],
+)
+def test_a_text_whose_lines_are_not_one_value_each_is_not_sure(text: str) -> None:
+    assert not surely_json(text.encode(), text.count("\n"))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(ROWS | GARBAGE, min_size=1, max_size=12))
+def test_a_sure_text_has_no_doubtful_row(rows: list[dict[str, Any] | bytes]) -> None:
+    text = lines(rows, False)
+    if surely_json(text, text.count(b"\n")):
+        assert not doubtful(text.split(b"\n")[:-1])

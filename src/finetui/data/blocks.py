@@ -11,7 +11,9 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import islice
+from operator import length_hint
 
 import msgspec
 
@@ -22,24 +24,35 @@ from finetui.data.strict import BOM
 
 SIZE = 1 << 16  # bytes; larger blocks leave the processor's cache, and their memory is given back
 _ROWS = 512  # of a format that has no lines
-_skim = msgspec.json.Decoder(msgspec.Raw).decode
+_SKIM = msgspec.json.Decoder(msgspec.Raw)
 _FAULTS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
-@dataclass(slots=True)
+@dataclass
 class Block:
     """Rows ``first``, ``first + 1`` ... of a source: ``rows`` are their bytes, unedited.
 
     ``changed`` has the state of every row whose text or place in the set is not the source's, by
-    its place in ``rows``. ``lines``: each row is a line, and ``read`` the bytes of the file that
-    were read for this block (they end within the next one's first row).
+    its place in ``rows``. Of a file with lines, ``text`` are the rows with their newlines, and
+    ``read`` the bytes that were read for this block (they end within the next one's first row).
     """
 
     first: int
-    rows: list[bytes]
-    lines: bool = False
+    count: int
+    text: bytes = b""
     read: bytes = b""
     changed: dict[int, State] = field(default_factory=dict)
+
+    @property
+    def lines(self) -> bool:
+        """Whether each row is a line."""
+        return bool(self.text)
+
+    @cached_property
+    def rows(self) -> list[bytes]:
+        rows = self.text.split(b"\n")
+        del rows[-1]
+        return rows
 
 
 def blocks(dataset: DataSet) -> Iterator[Block]:
@@ -47,7 +60,7 @@ def blocks(dataset: DataSet) -> Iterator[Block]:
     states = _changed_rows(dataset)
     places = sorted(states)
     for block in _source_blocks(dataset.source):
-        end = block.first + len(block.rows)
+        end = block.first + block.count
         for row in places[bisect_left(places, block.first) : bisect_left(places, end)]:
             block.changed[row - block.first] = states[row]
         yield block
@@ -66,7 +79,9 @@ def _source_blocks(source: Source) -> Iterator[Block]:
         return
     found = source.iterate()
     while batch := list(islice(found, _ROWS)):
-        yield Block(batch[0].row, [raw.raw for raw in batch])
+        block = Block(batch[0].row, len(batch))
+        block.rows = [raw.raw for raw in batch]
+        yield block
 
 
 def _line_blocks(descriptor: int) -> Iterator[Block]:
@@ -83,14 +98,23 @@ def _line_blocks(descriptor: int) -> Iterator[Block]:
         position += len(chunk)
         if b"\n" not in chunk:
             continue
-        rows = b"".join(pieces).split(b"\n")
-        pieces = [rows.pop()]
-        yield Block(first, rows, True, b"".join(waiting))
-        first += len(rows)
+        cut = pieces[-1].rfind(b"\n") + 1
+        text, pieces = b"".join((*pieces[:-1], pieces[-1][:cut])), [pieces[-1][cut:]]
+        yield Block(first, count := text.count(b"\n"), text, b"".join(waiting))
+        first += count
         waiting = []
     last = b"".join(pieces)
     if last or waiting:  # a file that is nothing but a byte order mark has one row
-        yield Block(first, [last], True, b"".join(waiting))
+        yield Block(first, 1, last + b"\n", b"".join(waiting))
+
+
+def surely_json(text: bytes, lines: int) -> bool:
+    """Whether each of so many lines is one JSON value and nothing else; strict as `doubtful`."""
+    try:
+        values = _SKIM.decode_lines(text)
+    except _FAULTS:
+        return False
+    return len(values) == lines and b"\n".join((*values, b"")) == text and _is_utf8(text)
 
 
 def doubtful(rows: Sequence[bytes]) -> list[int]:
@@ -98,20 +122,20 @@ def doubtful(rows: Sequence[bytes]) -> list[int]:
 
     As strict as `decode` at a sixth of its cost, apart from numbers too large for a float.
     """
-    try:
-        deque(map(_skim, rows), maxlen=0)
-        for row in rows:
-            if not row.isascii():
-                row.decode()  # skimming looks at no bytes inside a string
-    except _FAULTS:
-        return [place for place, row in enumerate(rows) if not _is_good(row)]
-    return []
+    found = set()
+    rest = iter(rows)
+    while length_hint(rest):
+        try:
+            deque(map(_SKIM.decode, rest), maxlen=0)
+        except _FAULTS:
+            found.add(len(rows) - length_hint(rest) - 1)  # the row it stopped at
+    if not all(map(bytes.isascii, rows)):  # skimming looks at no bytes inside a string
+        found.update(place for place, row in enumerate(rows) if not _is_utf8(row))
+    return sorted(found)
 
 
-def _is_good(row: bytes) -> bool:
+def _is_utf8(row: bytes) -> bool:
     try:
-        _skim(row)
-        row.decode()
-    except _FAULTS:
+        return row.isascii() or row.decode() is not None
+    except UnicodeDecodeError:
         return False
-    return True

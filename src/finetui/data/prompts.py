@@ -125,7 +125,7 @@ def _of_row(read: Read) -> tuple[int, int, Sequence[int]]:
 
 
 def _in_full(dataset: DataSet, block: Block) -> Iterator[Read]:
-    for place in range(len(block.rows)):
+    for place in range(block.count):
         found = _one(dataset, block, place)
         if found:
             yield found
@@ -148,7 +148,7 @@ def _one(dataset: DataSet, block: Block, place: int) -> Read | None:
 
 def _of_chats(dataset: DataSet, block: Block) -> Asked:
     """The questions of a block of unedited chats, most of which are a question and an answer."""
-    found = Asked(list(range(block.first, block.first + len(block.rows))))
+    found = Asked(list(range(block.first, block.first + block.count)))
     found.marks = list(map(_hash, block.rows))
     keys, unread = found.keys, []
     for place, row in enumerate(block.rows):

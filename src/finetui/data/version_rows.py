@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from blake3 import blake3
 
-from finetui.data.blocks import Block, blocks, doubtful
+from finetui.data.blocks import Block, blocks, doubtful, surely_json
 from finetui.data.dataset import DataSet
 from finetui.data.split import LEFT_OUT
 from finetui.data.strict import JsonFault, decode, dumps
@@ -153,45 +153,46 @@ class _Writer:
         places = self.part.places
         for block in blocks(self.dataset):
             self._hash(block)
-            self.tally.rows += len(block.rows)
+            self.tally.rows += block.count
             if places is None:
                 self._write_block(block, None)
             else:
-                self._write_block(block, places[block.first : block.first + len(block.rows)])
+                self._write_block(block, places[block.first : block.first + block.count])
 
     def _write_block(self, block: Block, places: array[int] | None) -> None:
+        plain = places is None and not self._hold and self._as_is and not block.changed
+        if plain and block.lines and surely_json(block.text, block.count):
+            self._put(0, block.text, block.count)
+            return
         lines, kept = self._lay(block)
-        if places is None and not self._hold and self._as_is and not block.changed and all(kept):
-            if lines:
-                self._put(0, b"\n".join(lines) + b"\n", len(lines))
-        else:
-            self._sort_out(block, lines, kept, places or array("B", bytes(len(lines))))
-
-    def _sort_out(
-        self, block: Block, lines: list[bytes], kept: list[bool], places: array[int]
-    ) -> None:
-        """Each row to its output."""
+        if places is None:
+            self._write_chosen(block, lines, kept, 0)
+            return
         code = places.tobytes()
         for place in range(len(self.outputs)):
             chosen = [good and own == place for good, own in zip(kept, code, strict=True)]
-            count = chosen.count(True)
-            if not count:
-                continue
-            if place == 0 and self._hold:
-                numbers = range(block.first, block.first + len(lines))
-                self.held += compress(zip(numbers, map(len, lines), strict=True), chosen)
-                self.tally.written += count
-                self.tally.edited += _edited(block, chosen)
-                continue
-            own = list(compress(lines, chosen))
-            if not self._as_is:
-                own = list(map(self._remade, own))
-            self._put(place, b"\n".join(own) + b"\n", count)
-            self.tally.edited += _edited(block, chosen)
+            self._write_chosen(block, lines, chosen, place)
         if LEFT_OUT in code:
             self.tally.left_out += sum(
                 good and own == LEFT_OUT for good, own in zip(kept, code, strict=True)
             )
+
+    def _write_chosen(
+        self, block: Block, lines: list[bytes], chosen: list[bool], place: int
+    ) -> None:
+        """Some rows of a block to an output, or to those that wait for their turn."""
+        count = chosen.count(True)
+        if not count:
+            return
+        self.tally.edited += _edited(block, chosen)
+        if place == 0 and self._hold:
+            numbers = range(block.first, block.first + len(lines))
+            self.held += compress(zip(numbers, map(len, lines), strict=True), chosen)
+            self.tally.written += count
+            return
+        own: Iterable[bytes] = compress(lines, chosen)
+        own = own if self._as_is else map(self._remade, own)
+        self._put(place, b"\n".join((*own, b"")), count)
 
     def _put(self, place: int, lines: bytes, rows: int) -> None:
         self.outputs[place].write(lines, rows)
