@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from finetui.cli import run
 from finetui.data.prices import (
     Price,
     cost,
@@ -15,6 +16,7 @@ from finetui.data.prices import (
     put_price,
     read_prices,
     remove_price,
+    replace_prices,
 )
 from finetui.errors import UserError
 from finetui.workspace import Workspace, create
@@ -73,7 +75,7 @@ def test_money_has_two_meaning_digits() -> None:
     ("text", "why"),
     [
         ("price = 3", "not a list"),
-        ("[[price", "cannot be read"),
+        ("[[price", "is no TOML"),
         ("[[price]]\nper_million = 1", "`name` is missing"),
         ('[[price]]\nname = "m"', "`per_million` is no amount"),
         ('[[price]]\nname = "m"\nper_million = -1', "no amount"),
@@ -87,3 +89,24 @@ def test_a_broken_table_names_file_and_entry(workspace: Workspace, text: str, wh
     with pytest.raises(UserError, match=why) as error:
         read_prices(workspace)
     assert "prices.toml" in str(error.value)
+
+
+def test_an_edited_table_is_taken_whole_or_not_at_all(workspace: Workspace) -> None:
+    read_prices(workspace)
+    before = prices_path(workspace).read_text()
+    with pytest.raises(UserError, match="no amount"):
+        replace_prices(workspace, before.replace("per_million = 10", "per_million = -10"))
+    assert prices_path(workspace).read_text() == before
+    found = replace_prices(workspace, before.replace("per_million = 10", "per_million = 11"))
+    assert found[0].per_million == 11 == read_prices(workspace)[0].per_million
+
+
+def test_the_command_enters_a_price_and_takes_it_out(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = ["-w", str(workspace.root)]
+    assert run(["prices", *place, "m*", "8", "--use", "input", "--note", "their page"]) == 0
+    assert "their page" in capsys.readouterr().out
+    assert run(["prices", *place, "m*", "--use", "input", "--remove"]) == 0
+    assert "their page" not in capsys.readouterr().out
+    assert run(["prices", *place, "m*", "--remove"]) == 2

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from finetui import workspace
+from finetui.cli import run
 from finetui.data import questions, readiness
 from finetui.data.dataset import DataSet, open_dataset
 from finetui.data.readiness import Plan
@@ -130,3 +131,24 @@ def test_comments_in_the_answers_survive_and_bad_ones_are_refused(space: Workspa
     file.write_text("= broken")
     with pytest.raises(UserError, match="cannot be read"):
         questions.answer(space, "stable", "yes")
+
+
+def test_a_finished_scan_of_the_same_bytes_is_used(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    space = workspace.create(tmp_path / "work")
+    file = space.datasets / "a.jsonl"
+    words = "the parcel that was promised for tuesday morning has still not come to my door at all"
+    rows = [f"Please help: {words}", f"Please help: {words} now"]
+    file.write_text("".join(json.dumps({"prompt": q, "completion": "Yes."}) + "\n" for q in rows))
+    place = ["-w", str(space.root), str(file)]
+
+    def told() -> str:
+        run(["ready", "--json", *place])
+        page = json.loads(capsys.readouterr().out)
+        return next(point["detail"] for point in page["points"] if point["title"] == "checks")
+
+    assert told() == "nothing found"
+    run(["check", "--store", *place])
+    capsys.readouterr()
+    assert told() == "no error, 2 other findings", "only a whole scan compares rows"

@@ -6,7 +6,7 @@ import argparse
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from finetui.recipe.schema import Recipe, defaults
 from finetui.workspace import Workspace
 
 if TYPE_CHECKING:
+    from finetui.data.checks.model import CheckOptions
     from finetui.data.dataset import DataSet
 
 SIGNS = {"good": "✓", "warn": "!", "bad": "✗", "unknown": "?"}
@@ -157,19 +158,41 @@ def _checks(
     """Counts and severities of the findings of the kept rows as they are now, by check."""
     from finetui.data.checks.model import CheckOptions
     from finetui.data.checks.registry import CHECKS
-    from finetui.data.checks.run import check_files, check_row
+    from finetui.data.checks.run import check_row
 
     options = CheckOptions(model_dir=model, max_length=limit, cache=workspace.cache)
-    counts: Counter[str] = Counter()
-    for finding in check_files([dataset.path], options):
-        state = dataset.state(finding.row)
-        if state.kept and state.text is None:
-            counts[finding.check] += 1
-    for row in dataset.changed_rows():
+    counts, changed = _known(dataset, workspace, options), dataset.changed_rows()
+    if counts is None:
+        counts = _looked(dataset, options)
+    for row in changed:
         if dataset.state(row).kept:
             counts.update(finding.check for finding in check_row(dataset, row, options))
     severities = {check.id: check.severity for check in CHECKS.values()}
     return dict(counts), dict(severities)
+
+
+def _known(dataset: DataSet, workspace: Workspace, options: CheckOptions) -> Counter[str] | None:
+    """Findings of the unchanged rows from a finished scan of the same bytes, None without one."""
+    from finetui.data.scan.stored import StoredScan
+
+    scan = StoredScan([dataset.path], [], replace(options, whole=True), workspace.cache)
+    store = scan.kept()
+    if store is None:
+        return None
+    with store:
+        counts = Counter(store.counts())
+        for row in dataset.changed_rows():
+            counts.subtract(finding.check for finding in store.of_row(row))
+    return +counts
+
+
+def _looked(dataset: DataSet, options: CheckOptions) -> Counter[str]:
+    """Findings of the unchanged rows from a pass over them."""
+    from finetui.data.checks.run import check_files
+
+    changed = set(dataset.changed_rows())
+    findings = check_files([dataset.path], options)
+    return Counter(finding.check for finding in findings if finding.row not in changed)
 
 
 def _plan(workspace: Workspace, recipe: Recipe, found: Measure, dataset: DataSet) -> Plan:

@@ -66,7 +66,17 @@ def read_prices(workspace: Workspace, today: str = "") -> list[Price]:
     path = prices_path(workspace)
     if not path.exists():
         _write_samples(path, today or datetime.date.today().isoformat())
-    return [_price(entry, f"{path}: price {n}") for n, entry in enumerate(_entries(path), 1)]
+    return _checked(_text(path), str(path))
+
+
+def replace_prices(workspace: Workspace, text: str) -> list[Price]:
+    """Take a whole table as a person edited it. Raises UserError; the old one stays then."""
+    from finetui.workspace import write_atomic
+
+    path = prices_path(workspace)
+    found = _checked(text, str(path))
+    write_atomic(path, text)
+    return found
 
 
 def find_price(prices: list[Price], model: str, use: str) -> Price | None:
@@ -126,16 +136,24 @@ def _plain(name: str) -> str:
     return name.replace("[", "[[]").replace("?", "[?]")
 
 
-def _entries(path: Path) -> list[Any]:
+def _text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot be read: {error}.", str(path), "Mend it or delete it.") from error
+
+
+def _checked(text: str, where: str) -> list[Price]:
+    """The prices of a file's text; raises UserError that names the entry."""
     import tomli
 
     try:
-        found = tomli.loads(path.read_text("utf-8")).get("price", [])
-    except (OSError, UnicodeDecodeError, tomli.TOMLDecodeError) as error:
-        raise UserError(f"cannot be read: {error}.", str(path), "Mend it or delete it.") from error
-    if not isinstance(found, list):
-        raise UserError("`price` is not a list.", str(path), "Write [[price]] above each entry.")
-    return found
+        entries = tomli.loads(text).get("price", [])
+    except tomli.TOMLDecodeError as error:
+        raise UserError(f"is no TOML: {error}.", where, "Mend it or delete it.") from error
+    if not isinstance(entries, list):
+        raise UserError("`price` is not a list.", where, "Write [[price]] above each entry.")
+    return [_price(entry, f"{where}: price {n}") for n, entry in enumerate(entries, 1)]
 
 
 def _price(entry: Any, where: str) -> Price:

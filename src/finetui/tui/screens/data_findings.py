@@ -18,6 +18,7 @@ from finetui.workspace import Workspace
 SIGNS = {"error": "✗", "warning": "!", "info": "i"}
 _RANK = {"error": 0, "warning": 1, "info": 2}
 _KEPT_ROWS = 4096  # rows whose findings stay in memory
+_WINDOW = 1024  # tokens, where no recipe says
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,11 +209,40 @@ def _nearer(one: int | None, other: int | None, forward: bool) -> int | None:
     return min(known) if forward else max(known)
 
 
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What rows must fit into: a model's template, and so many tokens."""
+
+    model: Path | None = None
+    tokens: int = _WINDOW
+
+
+def window_of(workspace: Workspace | None) -> Window:
+    """That of the newest recipe with a model on disk, else the workspace's own ``model``."""
+    if workspace is None:
+        return Window()
+    import tomli
+
+    newest = sorted(workspace.recipe_files(), key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in newest:
+        try:
+            recipe = tomli.loads(path.read_text("utf-8"))
+            named = workspace.resolve(recipe["model"]["path"])
+            tokens = int(recipe.get("data", {}).get("max_length", _WINDOW))
+        except (tomli.TOMLDecodeError, OSError, UnicodeDecodeError, LookupError, TypeError,
+                ValueError, AttributeError):  # fmt: skip
+            continue
+        if (named / "tokenizer.json").is_file():
+            return Window(named, tokens)
+    folder = workspace.root / "model"
+    return Window(folder) if (folder / "tokenizer.json").is_file() else Window()
+
+
 async def scan(
     workspace: Workspace,
     paths: Sequence[Path],
     others: Sequence[Path] = (),
-    model: Path | None = None,
+    window: Window | None = None,
     first_row: int = 0,
     again: bool = False,
 ) -> AsyncGenerator[dict[str, Any], None]:
@@ -222,8 +252,8 @@ async def scan(
     not look.
     """
     arguments = ["check", "--store", "--first-row", str(first_row), "-w", str(workspace.root)]
-    if model is not None:
-        arguments += ["--model", str(model)]
+    if window is not None and window.model is not None:
+        arguments += ["--model", str(window.model), "--max-length", str(window.tokens)]
     if again:
         arguments.append("--again")
     files = [*together(paths), *map(str, others)]

@@ -15,7 +15,7 @@ from textual.worker import get_current_worker
 from finetui.data.filter import is_quick
 from finetui.errors import UserError
 from finetui.tui.screens import data_work
-from finetui.tui.screens.data_findings import Findings, scan
+from finetui.tui.screens.data_findings import Findings, scan, window_of
 from finetui.tui.screens.data_rows import RowsPane
 from finetui.tui.screens.data_work import Matched, OpenFile, Sort
 from finetui.tui.widgets.dialogs import Choose, TextPrompt
@@ -62,9 +62,9 @@ class SearchPane(RowsPane):
         self.findings.close()  # the scan may put another store in its place
         self.findings = Findings()
         self.show_findings("checking …")
-        model = data_work.model_folder(self.workspace)
+        window = window_of(self.workspace)
         first = self.current or 0
-        lines = scan(self.workspace, file.paths, others, model, first, again)
+        lines = scan(self.workspace, file.paths, others, window, first, again)
         try:
             async with aclosing(lines) as told:
                 async for line in told:

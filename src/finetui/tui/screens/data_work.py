@@ -17,7 +17,7 @@ from finetui.data.dataset import DataSet, open_dataset
 from finetui.data.records import Record, messages
 from finetui.errors import UserError
 from finetui.tui.commanding import command_lines, together
-from finetui.tui.screens.data_findings import Spot, spots_of
+from finetui.tui.screens.data_findings import Spot, spots_of, window_of
 from finetui.tui.screens.data_view import turn_spans
 from finetui.workspace import Workspace
 
@@ -221,21 +221,8 @@ def tokenise(row: int, record: Record, tokenizer: Any, post: Post) -> None:
 
 
 def model_folder(workspace: Workspace | None) -> Path | None:
-    """The model of the newest recipe that names one on disk, else the workspace's ``model``."""
-    if workspace is None:
-        return None
-    import tomli
-
-    newest = sorted(workspace.recipe_files(), key=lambda path: path.stat().st_mtime, reverse=True)
-    for path in newest:
-        try:
-            named = tomli.loads(path.read_text("utf-8")).get("model", {}).get("path", "")
-        except (tomli.TOMLDecodeError, OSError, UnicodeDecodeError):
-            continue
-        if named and (workspace.resolve(named) / "tokenizer.json").is_file():
-            return workspace.resolve(named)
-    folder = workspace.root / "model"
-    return folder if (folder / "tokenizer.json").is_file() else None
+    """The model that rows are shown and counted with."""
+    return window_of(workspace).model
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,12 @@ from textual import on, work
 from textual.app import ComposeResult
 from textual.content import Content
 
-from finetui.data import questions
+from finetui.data import prices, questions
 from finetui.display import clean, plural
 from finetui.errors import UserError
 from finetui.tui.actions import Action, register
 from finetui.tui.commanding import command_lines
+from finetui.tui.outside import edited_outside
 from finetui.tui.screens.page import Page
 from finetui.tui.widgets.panel import entitle
 from finetui.tui.widgets.table import Column, ListSource, TableRow, Tone, VirtualTable
@@ -47,6 +48,7 @@ class ReadyScreen(Page["tuple[str, list[int]] | None"]):
         Action("ready.no", "n", "no", "Answer the question with no.", show=True),
         Action("ready.unsure", "u", "unsure", "Answer that nobody knows yet.", show=True),
         Action("ready.forget", "delete,x", "forget", "Take the answer back."),
+        Action("ready.prices", "p", "prices", "Edit what providers charge, in $EDITOR."),
     )
     DEFAULT_CSS = """
     ReadyScreen #points { height: 4fr; min-height: 5; }
@@ -89,6 +91,17 @@ class ReadyScreen(Page["tuple[str, list[int]] | None"]):
         self._show_questions()
         super().on_mount()
         self._look()
+
+    def action_prices(self) -> None:
+        """The table of prices in the person's editor; a faulty one is refused and not kept."""
+        try:
+            prices.read_prices(self.workspace)
+            text = prices.prices_path(self.workspace).read_text("utf-8")
+            prices.replace_prices(self.workspace, edited_outside(self.app, text, ".toml") + "\n")
+        except (UserError, OSError) as error:
+            self.say(str(error), "error")
+        else:
+            self._look()
 
     # -- reading -----------------------------------------------------------------------------
 
@@ -227,6 +240,6 @@ def _told(page: Mapping[str, Any]) -> str:
 def _costs(costs: Sequence[Mapping[str, Any]]) -> Content:
     if not costs:
         return Content("")
-    sample = " · sample prices: edit prices.toml" if any(each["sample"] for each in costs) else ""
+    sample = " · sample prices: p edits them" if any(each["sample"] for each in costs) else ""
     told = " · ".join(f"{each['name']} {each['told']}" for each in costs)
     return Content(clean(f"at a provider: {told}{sample}"))
