@@ -247,7 +247,7 @@ def test_answers_of_a_local_job_are_collected(workspace: Workspace) -> None:
     output = {"id": name, "prompt": [], "answer": answer, "reference": "", "format": False,
               "correct": False}  # fmt: skip
     refused = finetui(workspace, "suggest", "datasets/town.jsonl", "--lines", "1", "--job", job.id)
-    assert refused.returncode == CANNOT and "no training run with an adapter" in refused.stderr
+    assert refused.returncode == CANNOT and "no train job is called" in refused.stderr
     (job.path / "outputs-after.jsonl").write_text(json.dumps(output) + "\n")
     done = finetui(workspace, "suggest", "datasets/town.jsonl", "--collect", job.id, "--json")
     assert done.returncode == GOOD, done.stderr

@@ -62,13 +62,18 @@ def test_rating_needs_an_adapter_held_out_data_and_a_free_name(workspace: Worksp
     assert [found.kind for found in start.list_jobs(workspace.jobs)] == ["train"]
 
 
-def test_the_advice_hears_of_the_gpu_with_the_most_free_memory() -> None:
+def test_the_advice_hears_of_the_gpu_that_the_job_will_take(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def gpu(index: int, used: int) -> Gpu:
         return Gpu(index, "H", f"u{index}", 0.0, used, 100, 30, 50.0, 300.0)
 
     sample = DeviceSample((gpu(0, 90), gpu(1, 20)), "999", "", 10, 64, 5.0)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     facts = start.machine_facts(sample)
     assert (facts.gpus, facts.gpu_total, facts.gpu_free, facts.host_free) == (2, 100, 80, 54)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert start.machine_facts(sample).gpu_free == 10, "the first, however full it is"
     without = start.machine_facts(DeviceSample((), None, "no NVIDIA driver found", 10, 64, 5.0))
     assert (without.gpus, without.gpu_free, without.host_free) == (0, None, 54)
 
@@ -139,3 +144,65 @@ def test_a_version_knows_the_runs_that_used_it(sample: Workspace) -> None:
     assert start.used_by(sample, one) == [job] and start.used_by(sample, two) == []
     answered = start.start_generation(sample, str(sample.root / "model"), str(two.file("test")))
     assert start.used_by(sample, two) == [answered]
+
+
+def test_the_side_of_a_run_is_its_base_with_what_it_left(sample: Workspace) -> None:
+    made = recipe(sample, method__kind="qlora")
+    job = start.start_training(sample, made)
+    with pytest.raises(UserError, match="left no adapter or model"):
+        start.tuned_side(job)
+    job.model.mkdir()
+    (job.model / "config.json").write_text("{}")
+    side = start.tuned_side(job)
+    assert side["tuned"] == str(job.model) and "adapter" not in side
+    job.adapter.mkdir()
+    (job.adapter / "adapter_config.json").write_text("{}")
+    side = start.tuned_side(job)
+    assert side["adapter"] == str(job.adapter) and "tuned" not in side
+    assert side["method"] == {"kind": "qlora", "quantisation": "nf4", "double_quantisation": True}
+    assert Path(side["model"]).is_dir()
+
+
+def test_later_jobs_take_a_training_run_by_part_of_its_name(sample: Workspace) -> None:
+    job = start.start_training(sample, recipe(sample))
+    job.adapter.mkdir()
+    (job.adapter / "adapter_config.json").write_text("{}")
+    exported = start.start_export(sample, job, merge=True)
+    assert exported.kind == "export" and exported.spec()["merge"] is True
+    assert start.trained_job(sample, job.slug) == job, "the export of the same name is not meant"
+    assert start.trained_job(sample) == job
+    with pytest.raises(UserError, match="no train job is called"):
+        start.trained_job(sample, exported.id)
+
+
+def test_a_queued_run_is_made_and_not_launched(
+    sample: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launched: list[object] = []
+    monkeypatch.setattr(start, "launch", launched.append)
+    queued = start.queue_training(sample, recipe(sample), "later")
+    assert queued.slug == "later" and launched == []
+    started = start.start_training(sample, recipe(sample))
+    assert launched == [started]
+
+
+def test_a_template_that_reads_otherwise_in_training_stops_a_run_before_it_starts(
+    sample: Workspace,
+) -> None:
+    template = sample.root / "odd.jinja"
+    template.write_text(
+        "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+        "{% if add_generation_prompt %}ANSWER:{% endif %}"
+    )
+    odd = recipe(sample, model__chat_template=str(template))
+    with pytest.raises(UserError):
+        start.start_training(sample, odd)
+    assert start.list_jobs(sample.jobs) == []
+
+
+def test_a_changed_file_is_hashed_anew(workspace: Workspace) -> None:
+    file = workspace.datasets / "chat.jsonl"
+    first = start.data_state(workspace, [str(file)])["data"][str(file)]
+    file.write_bytes(file.read_bytes() + b"\n")
+    second = start.data_state(workspace, [str(file)])["data"][str(file)]
+    assert first != second == hashlib.sha256(file.read_bytes()).hexdigest()

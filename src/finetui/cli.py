@@ -1,4 +1,4 @@
-"""The commands: every action of the screens has one.
+"""The commands.
 
 Standard output is data, standard error is narration. Exit codes: 0 good, 1 findings or failed,
 2 cannot run. A command's module is imported only when it is called, so that ``--help`` is instant.
@@ -24,6 +24,7 @@ COMMANDS: dict[str, str] = {
     "fix": "repair all rows that a check finds, as one step",
     "edits": "list what was done to a data set; undo, redo, switch off",
     "ready": "say whether a set is ready to train on, and what it costs",
+    "prices": "list and enter what providers charge per million tokens",
     "convert": "write data sets in another shape",
     "feedback": "import failures from production and correct them",
     "suggest": "ask a model for candidate rows, into the review queue",
@@ -34,10 +35,18 @@ COMMANDS: dict[str, str] = {
     "versions": "list, compare and verify versions, with the runs that used them",
     "leaks": "list the training rows that give held-out rows away",
     "accept-leak": "let a leak stand, with the reason in writing",
+    "recipe": "check, import, compare and start recipes from presets",
+    "forecast": "say what a recipe needs: memory, disk, time",
+    "rehearse": "try the longest batch, one update, one save, and report peak and pace",
     "train": "start a training run from a recipe",
+    "sweep": "run a grid or list of values one after another, compared in a table",
     "jobs": "list the jobs with their states",
-    "watch": "follow a job line by line",
+    "watch": "follow a job line by line, as JSON or on screen",
     "stop": "ask a job to save and stop",
+    "tokens": "show which tokens of a row are trained, masked and cut",
+    "control": "save, evaluate, pause, change or stop a run while it trains",
+    "export": "write a run's result for use elsewhere: adapter, merged model, GGUF",
+    "evaluate": "measure base against tuned on held-out rows and suites, and report",
     "generate": "answer the prompts of a data set with a model or a job's adapter",
     "rate": "prepare, vote, unseal and report blind ratings",
     "demo": "run the whole loop on the sample workspace",

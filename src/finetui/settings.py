@@ -46,8 +46,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A theme of themes/*.toml or one of Textual's own."""
     ascii: bool = False
     """Draw charts with plain characters where a font has no braille."""
-    refresh: float = 1.0
-    """Seconds between two looks at a running job; more on a slow line."""
+    refresh: float = 0.2
+    """Least seconds between two looks at a running job; more on a slow line."""
     suggest: Suggest = Suggest()
     """The [suggest] table: the endpoint for candidate rows."""
 

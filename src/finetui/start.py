@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from finetui.data import gate
 from finetui.data.dataset import journal_path
 from finetui.data.edits.journal import Journal
+from finetui.data.template_faults import require_sound, template_faults
+from finetui.data.tokens import load_chat_tokenizer
 from finetui.data.versions import Version, version_of
 from finetui.errors import UserError
-from finetui.jobs.devices import DeviceReader, DeviceSample
+from finetui.foresight import foreseen
+from finetui.foresight import machine_facts as machine_facts
+from finetui.jobs.devices import DeviceReader
 from finetui.jobs.folder import Job, create, find_job, list_jobs
 from finetui.jobs.launch import launch
+from finetui.jobs.sweep import Sweep, create_sweep, run_sweep
 from finetui.rating.session import DEFAULT_QUESTION
 from finetui.recipe.advice import Advice, advise
-from finetui.recipe.facts import Facts, gather, merge
+from finetui.recipe.facts import Facts, gather
 from finetui.recipe.files import resolve, to_spec
 from finetui.recipe.schema import Recipe
+from finetui.recipe.sweep import Trial
 from finetui.workspace import Workspace
+
+CONVERTER = "convert_hf_to_gguf.py"
 
 
 def check_recipe(workspace: Workspace, recipe: Recipe) -> tuple[Facts, list[Advice]]:
@@ -31,22 +42,6 @@ def check_recipe(workspace: Workspace, recipe: Recipe) -> tuple[Facts, list[Advi
     finally:
         reader.close()
     return facts, advise(recipe, facts)
-
-
-def machine_facts(sample: DeviceSample | None) -> Facts:
-    """What the devices tell the advice: memory in bytes of the GPU with the most free of it."""
-    if sample is None:
-        return Facts()
-    used, total = sample.host_memory_used, sample.host_memory_total
-    host = Facts(host_free=None if used is None or total is None else total - used)
-    known = [gpu for gpu in sample.gpus if gpu.memory_free is not None]
-    if not known:
-        return merge(host, Facts(gpus=len(sample.gpus)))
-    best = max(known, key=lambda gpu: gpu.memory_free or 0)
-    return merge(
-        host,
-        Facts(gpus=len(sample.gpus), gpu_total=best.memory_total, gpu_free=best.memory_free),
-    )
 
 
 def leak_gate(workspace: Workspace, recipe: Recipe) -> gate.Verdict:
@@ -65,12 +60,19 @@ def _there(files: Sequence[str]) -> list[Path]:
 
 
 def start_training(workspace: Workspace, recipe: Recipe, name: str = "") -> Job:
-    """Check a recipe, make its job folder and start it detached.
+    """Check a recipe, make its job folder and start it detached; raises as queue_training."""
+    job = queue_training(workspace, recipe, name)
+    launch(job)
+    return job
+
+
+def queue_training(workspace: Workspace, recipe: Recipe, name: str = "") -> Job:
+    """Check a recipe and make its job folder, to be started later.
 
     Raises UserError when the recipe has an error, or held-out data leaks into the training data
     and nobody has accepted that; warnings and accepted leaks are recorded in the manifest.
     """
-    _, advice = check_recipe(workspace, recipe)
+    facts, advice = check_recipe(workspace, recipe)
     errors = [found for found in advice if found.severity == "error"]
     if errors:
         told = "; ".join(f"{found.field}: {found.message}" for found in errors)
@@ -81,32 +83,98 @@ def start_training(workspace: Workspace, recipe: Recipe, name: str = "") -> Job:
     if not verdict.open:
         raise verdict.error(workspace)
     full = resolve(recipe, workspace.root)
+    notes = template_notes(full)
     spec = {"kind": "train", "name": name or recipe.name, "workspace": str(workspace.root),
             "recipe": to_spec(full)}  # fmt: skip
     files = [*full.data.train, full.data.eval, full.data.general, full.evaluation.suite]
     manifest = {
         **data_state(workspace, files),
         "versions": data_versions(files),
+        "forecast": foreseen(recipe, facts),
         "accepted_leaks": [word.as_dict() for word in verdict.acceptances],
         "warnings": [
             *(f"{found.field}: {found.message}" for found in advice if found.severity == "warning"),
             *(f"data.eval: {note}" for note in verdict.notes),
+            *(f"model.chat_template: {note}" for note in notes),
         ],
     }
-    return _start(workspace, "train", name or recipe.name, spec, manifest)
+    return create(workspace.jobs, "train", name or recipe.name, spec, manifest)
+
+
+def template_notes(recipe: Recipe) -> list[str]:
+    """What is worth knowing about the chat template of a model that lies in a folder.
+
+    Raises UserError when it writes something else in training than when answering.
+    """
+    folder = Path(recipe.model.path)
+    chats = recipe.method.objective != "pretrain"
+    if not chats or not (folder / "tokenizer.json").is_file():
+        return []
+    tokenizer = load_chat_tokenizer(folder, recipe.model.chat_template)
+    require_sound(tokenizer, recipe.data.loss_on)
+    return [fault.message for fault in template_faults(tokenizer, recipe.data.loss_on)]
+
+
+def start_sweep(workspace: Workspace, name: str, trials: Sequence[Trial]) -> Sweep:
+    """Queue one job a trial and start the runner that runs them one after another.
+
+    Raises UserError before any folder is made when a trial has an error.
+    """
+    for trial in trials:
+        _, advice = check_recipe(workspace, trial.recipe)
+        errors = [
+            f"{found.field}: {found.message}" for found in advice if found.severity == "error"
+        ]
+        if errors:
+            raise UserError(f"cannot run: {'; '.join(errors)}", trial.name, "Mend the recipe.")
+    jobs = [queue_training(workspace, trial.recipe, trial.name) for trial in trials]
+    made = create_sweep(
+        workspace.sweeps,
+        name,
+        [(trial.name, trial.changes, job) for trial, job in zip(trials, jobs, strict=True)],
+    )
+    run_sweep(made)
+    return made
 
 
 def trained_job(workspace: Workspace, name: str = "") -> Job:
-    """The named training run, or the newest one that has an adapter. Raises UserError."""
+    """The named training run, or the newest one that left an adapter or a model.
+
+    Raises UserError when there is none, or the named one has left nothing yet.
+    """
     if name:
-        return find_job(workspace.jobs, name)
-    done = (
-        job for job in list_jobs(workspace.jobs) if job.kind == "train" and job.adapter.is_dir()
-    )
-    found = next(done, None)
-    if found is None:
+        found = find_job(workspace.jobs, name, "train")
+        tuned_side(found)
+        return found
+    done = (job for job in list_jobs(workspace.jobs) if job.kind == "train" and job.result)
+    newest = next(done, None)
+    if newest is None:
         raise UserError("no finished training run yet.", fix="Start one: finetui train RECIPE")
-    return found
+    return newest
+
+
+def tuned_side(trained: Job) -> dict[str, Any]:
+    """What a job's spec needs to answer as a training run does: its base and what the run left.
+
+    ``adapter`` is set after LoRA and QLoRA, ``tuned`` after full tuning. Raises UserError when the
+    job is no training run or has left nothing.
+    """
+    recipe, result = trained.spec().get("recipe", {}), trained.result
+    if "model" not in recipe:
+        raise UserError("is no training run.", trained.id, "See: finetui jobs")
+    if result is None:
+        raise UserError(
+            "this run has left no adapter or model.", trained.id, "Wait until it has finished."
+        )
+    model, method = recipe["model"], recipe.get("method", {})
+    told = ("revision", "trust_remote_code", "precision", "chat_template", "tf32")
+    kept = ("kind", "quantisation", "double_quantisation")
+    return {
+        "model": model["path"],
+        **{name: model[name] for name in told if name in model},
+        "method": {name: method[name] for name in kept if name in method},
+        "adapter" if result == trained.adapter else "tuned": str(result),
+    }
 
 
 def start_prepare(
@@ -125,14 +193,10 @@ def start_prepare(
     """Start the job that answers held-out prompts with base and tuned model and seals a session.
 
     The prompts are those of ``data``, by default of the run's own held-out file. Raises UserError
-    when the run has no adapter, the session's name is taken or there are no held-out prompts.
+    when the run has left nothing, the session's name is taken or there are no held-out prompts.
     """
-    recipe = trained.spec().get("recipe", {})
+    side, recipe = tuned_side(trained), trained.spec().get("recipe", {})
     held_out = str(workspace.resolve(data)) if data else recipe.get("data", {}).get("eval", "")
-    if not (trained.adapter / "adapter_config.json").is_file():
-        raise UserError(
-            "this run has no adapter to rate.", trained.id, "Wait until it has finished."
-        )
     if not held_out:
         raise UserError("this run had no held-out data.", trained.id, "Name a file: --data FILE")
     if not Path(held_out).is_file():
@@ -140,11 +204,8 @@ def start_prepare(
     if (workspace.ratings / session).exists():
         raise UserError("a rating session of this name exists.", session, "Choose another name.")
     spec = {
-        "kind": "prepare", "workspace": str(workspace.root), "session": session,
-        "model": recipe["model"]["path"], "revision": recipe["model"].get("revision", ""),
-        "trust_remote_code": recipe["model"].get("trust_remote_code", False),
-        "precision": recipe["model"].get("precision", "auto"),
-        "adapter": str(trained.adapter), "data": held_out, "items": items, "question": question,
+        "kind": "prepare", "workspace": str(workspace.root), "session": session, **side,
+        "data": held_out, "items": items, "question": question,
         "raters": list(raters), "temperature": temperature, "seed": seed,
         "max_new_tokens": max_new_tokens or recipe["evaluation"]["max_new_tokens"],
     }  # fmt: skip
@@ -153,25 +214,77 @@ def start_prepare(
 
 def start_generation(
     workspace: Workspace,
-    model: str,
+    side: str | Job,
     data: str,
     *,
-    adapter: str = "",
     limit: int = 0,
     max_new_tokens: int = 64,
     temperature: float = 0.0,
     seed: int = 0,
 ) -> Job:
-    """Start the job that answers the prompts of a data set; ``limit`` 0 is all of them."""
+    """Start the job that answers the prompts of a data set; ``limit`` 0 is all of them.
+
+    ``side`` is a model (folder or hub id) as it is, or a training run: its base with what it
+    learned. Raises UserError when the data or the run's result is not there.
+    """
     file = workspace.resolve(data)
     if not file.is_file():
         raise UserError("is not there.", str(file))
     spec = {
-        "kind": "generate", "workspace": str(workspace.root), "model": model, "adapter": adapter,
+        "kind": "generate", "workspace": str(workspace.root),
+        **({"model": side} if isinstance(side, str) else tuned_side(side)),
         "data": str(file), "limit": limit, "max_new_tokens": max_new_tokens,
         "temperature": temperature, "seed": seed,
     }  # fmt: skip
     return _start(workspace, "generate", file.stem, spec, data_state(workspace, [str(file)]))
+
+
+def start_export(
+    workspace: Workspace,
+    trained: Job,
+    *,
+    merge: bool = False,
+    dtype: str = "auto",
+    gguf: str = "",
+    converter: str = "",
+    name: str = "",
+) -> Job:
+    """Start the job that makes what a run left ready to serve.
+
+    ``merge`` also writes the whole model with the adapter in its weights, in ``dtype`` (auto: as
+    the base is stored); ``gguf`` names a format of llama.cpp's ``converter`` script (bf16, q8_0,
+    ...) and needs the merged model. Raises UserError when the run has left nothing or the
+    converter is not there.
+    """
+    spec = {
+        "kind": "export", "workspace": str(workspace.root), "trained": str(trained.path),
+        "name": name or trained.slug, **tuned_side(trained),
+        "merge": merge or bool(gguf), "dtype": dtype,
+    }  # fmt: skip
+    if gguf:
+        spec |= {"gguf": gguf, "converter": str(find_converter(converter))}
+    return _start(workspace, "export", name or trained.slug, spec, {"trained": trained.id})
+
+
+def find_converter(named: str = "", environ: Mapping[str, str] = os.environ) -> Path:
+    """llama.cpp's script that writes GGUF: named, or under FINETUI_LLAMA_CPP, or on PATH.
+
+    Never from a workspace's settings: the script runs with the person's rights. Raises UserError.
+    """
+    place = named or environ.get("FINETUI_LLAMA_CPP", "")
+    if place:
+        path = Path(place).expanduser().absolute()
+        found: Path | None = path / CONVERTER if path.is_dir() else path
+    else:
+        on_path = shutil.which(CONVERTER, path=environ.get("PATH"))
+        found = Path(on_path) if on_path else None
+    if found is None or not found.is_file():
+        raise UserError(
+            f"{CONVERTER} is not there.",
+            place,
+            "Get llama.cpp and say where: --llama-cpp FOLDER, or FINETUI_LLAMA_CPP=FOLDER.",
+        )
+    return found
 
 
 def _start(
@@ -214,5 +327,73 @@ def _versions_of(job: Job) -> set[str]:
 
 
 def _sha256(path: Path) -> str:
+    """Hash of a file's bytes; the same file, unchanged, is read once (a sweep asks many times)."""
+    state = path.stat()
+    return _sha256_of(path, state.st_size, state.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _sha256_of(path: Path, size: int, mtime_ns: int) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def start_tokenloss(
+    workspace: Workspace,
+    recipe: Recipe,
+    rows: Sequence[tuple[Path, int]],
+    trained: Job | None = None,
+) -> Job:
+    """Start the job that tells the loss of each token of some rows: (data file, line).
+
+    The tokens are those that ``recipe`` trains on; with ``trained`` the model after that run is
+    asked beside its base. Raises UserError when that run trained another model, or has left
+    nothing.
+    """
+    full = resolve(recipe, workspace.root)
+    side = tuned_side(trained) if trained is not None else model_side(full)
+    if side["model"] != full.model.path:
+        raise UserError(
+            f"this run trained {side['model']}, not the recipe's {full.model.path}.",
+            trained.id if trained is not None else "",
+            "Choose a run of the same model.",
+        )
+    data, name = full.data, Path(rows[0][0]).stem if rows else "rows"
+    spec = {
+        "kind": "tokenloss", "workspace": str(workspace.root), **side,
+        "chat_template": full.model.chat_template,
+        "rows": [[str(workspace.resolve(path)), line] for path, line in rows],
+        "rules": {
+            "objective": full.method.objective, "max_length": data.max_length,
+            "loss_on": data.loss_on, "cut": data.truncation_side, "overlong": data.overlong,
+        },
+    }  # fmt: skip
+    return _start(workspace, "tokenloss", name, spec, {})
+
+
+def model_side(recipe: Recipe) -> dict[str, Any]:
+    """What a job's spec needs to answer as a recipe's model does before training."""
+    table = to_spec(recipe)
+    told = ("revision", "trust_remote_code", "precision", "chat_template", "attention", "tf32")
+    return {
+        "model": recipe.model.path,
+        **{name: table["model"][name] for name in told if name in table["model"]},
+        "method": {"kind": recipe.method.kind},
+    }
+
+
+def start_rehearsal(workspace: Workspace, recipe: Recipe, name: str = "") -> Job:
+    """Start the job that tries a recipe: its longest batch, one update, one save.
+
+    Raises UserError when the recipe has an error.
+    """
+    facts, advice = check_recipe(workspace, recipe)
+    errors = [f"{found.field}: {found.message}" for found in advice if found.severity == "error"]
+    if errors:
+        raise UserError(f"the recipe cannot run: {'; '.join(errors)}", recipe.name)
+    full = resolve(recipe, workspace.root)
+    spec = {"kind": "rehearse", "name": name or recipe.name, "workspace": str(workspace.root),
+            "recipe": to_spec(full)}  # fmt: skip
+    files = [*full.data.train, full.data.eval, full.data.general]
+    manifest = {**data_state(workspace, files), "forecast": foreseen(recipe, facts)}
+    return _start(workspace, "rehearse", name or recipe.name, spec, manifest)

@@ -43,6 +43,10 @@ class Workspace:
         return self.root / "jobs"
 
     @property
+    def sweeps(self) -> Path:
+        return self.root / "sweeps"
+
+    @property
     def ratings(self) -> Path:
         return self.root / "ratings"
 
@@ -133,7 +137,7 @@ def create_sample(root: Path) -> Workspace:
     """A workspace with the demo model, its data sets and a recipe; existing files are kept."""
     workspace = create(root)
     source = sample_data()
-    for name in ("datasets", "recipes", "model"):
+    for name in ("datasets", "recipes", "model", "suites"):
         target = workspace.root / name
         target.mkdir(mode=0o700, exist_ok=True)
         for file in sorted((source / name).iterdir()):

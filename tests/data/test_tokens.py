@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from finetui.data.tokens import ChatTokenizer, Encoded, load_chat_tokenizer
+from finetui.data.tokens import ChatTokenizer, Encoded, kept_out, load_chat_tokenizer
 from finetui.errors import UserError
 from finetui.workspace import sample_data
 
@@ -137,6 +137,46 @@ def test_too_long_is_cut_and_counted(chat: ChatTokenizer) -> None:
     assert (len(cut.ids), len(cut.trained), len(cut.offsets)) == (10, 10, 10)
     assert cut.truncated == len(whole.ids) - 10
     assert whole.truncated == 0
+
+
+def test_the_start_is_cut_when_asked_and_a_first_token_stays(chat: ChatTokenizer) -> None:
+    whole = chat.encode(CHATS["several turns"])
+    cut = chat.encode(CHATS["several turns"], max_length=10, cut="start")
+    assert cut.ids == whole.ids[-10:] and cut.trained == whole.trained[-10:]
+    assert cut.truncated == len(whole.ids) - 10
+    begun = dataclasses.replace(
+        chat, template="{{ bos_token }}" + CHATML, special={"bos_token": "<|endoftext|>"}
+    )
+    kept = begun.encode(CHATS["several turns"], max_length=10, cut="start")
+    assert kept.ids == [begun.encode(CHATS["several turns"]).ids[0], *whole.ids[-9:]]
+    assert kept_out(20, 5, "start", begins=True) == range(1, 6)
+    assert kept_out(20, 5, "end", begins=True) == range(15, 20)
+
+
+def test_a_text_too_long_can_be_cut_on_either_side(chat: ChatTokenizer) -> None:
+    whole = chat.encode_text("one two three four five six")
+    assert chat.encode_text("one two three four five six", 3).ids == whole.ids[:3]
+    assert chat.encode_text("one two three four five six", 3, "start").ids == whole.ids[-3:]
+
+
+@pytest.mark.parametrize("template", ["", CHATML])
+def test_turns_before_a_place_can_be_left_untrained(chat: ChatTokenizer, template: str) -> None:
+    tokenizer = dataclasses.replace(chat, template=template) if template else chat
+    turns = [*CHATS["several turns"], {"role": "assistant", "content": "Yes, 4"}]
+    for start, expected in ((0, 3), (3, 2), (5, 1)):
+        encoded = tokenizer.encode(turns, from_turn=start)
+        assert len(trained_text(encoded).split("|>|")) == expected
+
+
+def test_an_end_token_behind_a_whole_chat_is_no_difference(chat: ChatTokenizer) -> None:
+    """As Phi 3 writes it: with the answer to come there is none, and between turns neither."""
+    tokenizer = dataclasses.replace(
+        chat,
+        template=CHATML + "{% if not add_generation_prompt %}{{ eos_token }}{% endif %}",
+        special={"eos_token": "<|endoftext|>"},
+    )
+    encoded = tokenizer.encode(CHATS["several turns"])
+    assert trained_text(encoded).startswith("Good day!<|im_end|>|4<|im_end|>")
 
 
 @pytest.mark.parametrize("name", CHATS)

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_jobs import chat, tiny_llama, write_rows
+from tiny_jobs import chat, events, tiny_llama, write_rows
 
 from finetui.data.tokens import ChatTokenizer, load_chat_tokenizer
+from finetui.jobs.control import ControlInbox, request
 from finetui.jobs.folder import Job, create
 from finetui.recipe import schema
 from finetui.recipe.files import from_spec, to_spec
@@ -92,3 +93,28 @@ def make_job(workspace: Workspace) -> Callable[[schema.Recipe], Job]:
         return create(workspace.jobs, "train", "test", spec, {})
 
     return make
+
+
+@pytest.fixture
+def ask_at_step(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Make requests just before the worker looks for them at the edge of a step.
+
+    A request is a verb, or a verb and its fields; steps must be logged one by one.
+    """
+    poll = ControlInbox.poll
+    waiting: list[tuple[Job, int, Any]] = []
+
+    def ask_then_poll(inbox: ControlInbox) -> set[str]:
+        for job, step, asked in list(waiting):
+            reached = [event["step"] for event in events(job, "step")]
+            if reached and reached[-1] == step - 1:
+                waiting.remove((job, step, asked))
+                verb, fields = (asked, {}) if isinstance(asked, str) else asked
+                request(job, verb, **fields)
+        return poll(inbox)
+
+    def ask(job: Job, step: int, *requests: Any) -> None:
+        waiting.extend((job, step, asked) for asked in requests)
+
+    monkeypatch.setattr(ControlInbox, "poll", ask_then_poll)
+    return ask

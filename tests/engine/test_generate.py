@@ -221,7 +221,7 @@ def test_prepare_without_an_adapter_says_so(workspace: Workspace, model_dir: Pat
     job = create(workspace.jobs, "prepare", "r", made, {})
     assert run_inside(job) == 1
     outcome = job.outcome()
-    assert outcome is not None and "no adapter" in outcome["sentence"]
+    assert outcome is not None and "nothing trained" in outcome["sentence"]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Our loss is the loss: equal to the models' own, to TRL's, and under accumulation and packing."""
+"""Our loss is the loss: equal to the models' own and to TRL's, in chunks, and accumulated."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_jobs import tiny_llama
+from tiny_jobs import tiny_llama, tiny_model, with_adapter
 
 from finetui.data.tokens import ChatTokenizer
-from finetui.engine.batches import Collator, Example, example, pack, single
-from finetui.engine.losses import IGNORE, keeps_positions, sft_loss
+from finetui.engine import head
+from finetui.engine.batches import Collator, Example, example, single
+from finetui.engine.losses import sft_loss, token_losses
 
 WORDS = ["account", "charged", "twice", "this", "month", "please", "help", "with", "invoice"]
 
@@ -34,142 +35,195 @@ def examples(tokenizer: ChatTokenizer, count: int = 8, seed: int = 0) -> list[Ex
     ]
 
 
-def with_adapter(model: Any) -> Any:
-    """The model with a LoRA adapter that already does something."""
-    from peft import LoraConfig, get_peft_model
-
-    tuned = get_peft_model(
-        model, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
-    )
-    torch.manual_seed(1)
-    for name, part in tuned.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(part, std=0.05)
-    return tuned
+def batch_of(tokenizer: ChatTokenizer, count: int = 8) -> tuple[dict[str, Any], Any]:
+    batch = Collator(tokenizer.pad_id)(single(examples(tokenizer, count)))
+    return batch, batch.pop("contents")
 
 
 def gradients(model: Any) -> dict[str, torch.Tensor]:
-    return {
-        name: part.grad.clone() for name, part in model.named_parameters() if part.grad is not None
-    }
+    found = {n: part.grad.clone() for n, part in model.named_parameters() if part.grad is not None}
+    model.zero_grad()
+    return found
 
 
-def test_loss_and_gradients_equal_the_full_heads(tokenizer: ChatTokenizer) -> None:
-    model = with_adapter(tiny_llama())
-    batch = Collator(tokenizer.pad_id)(single(examples(tokenizer)))
-    items = batch.pop("contents").trained_tokens
-    ours, _ = sft_loss(model, batch, items)
+def theirs(model: Any, batch: dict[str, Any]) -> torch.Tensor:
+    """The loss that transformers computes over all logits."""
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "labels")}
+    loss: torch.Tensor = model(**inputs).loss
+    return loss
+
+
+def small_chunks(monkeypatch: pytest.MonkeyPatch, model: Any) -> None:
+    """Three positions at a time."""
+    monkeypatch.setitem(head._CHUNK, "cpu", 3 * model.config.vocab_size)
+
+
+TRAINED = ["adapter", "adapter on the head", "all weights"]
+
+
+def tuned(how: str) -> Any:
+    if how == "all weights":
+        return tiny_llama()
+    return with_adapter(tiny_llama(), ["lm_head", "q_proj"] if "head" in how else "all-linear")
+
+
+@pytest.mark.parametrize("how", TRAINED)
+@pytest.mark.parametrize("chunked", [False, True])
+def test_loss_and_gradients_equal_the_full_heads(
+    tokenizer: ChatTokenizer, monkeypatch: pytest.MonkeyPatch, how: str, chunked: bool
+) -> None:
+    model = tuned(how)
+    batch, contents = batch_of(tokenizer)
+    if chunked:
+        small_chunks(monkeypatch, model)
+    ours, _ = sft_loss(model, batch, contents.trained_tokens)
     ours.backward()
     mine = gradients(model)
-    model.zero_grad()
-    theirs = model(**batch).loss
-    theirs.backward()
-    assert ours.item() == pytest.approx(theirs.item(), abs=1e-6)
-    for name, gradient in gradients(model).items():
+    expected = theirs(model, batch)
+    expected.backward()
+    assert ours.item() == pytest.approx(expected.item(), abs=1e-6)
+    wanted = gradients(model)
+    assert mine.keys() == wanted.keys()
+    for name, gradient in wanted.items():
         torch.testing.assert_close(mine[name], gradient, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("how", TRAINED)
+def test_no_more_logits_exist_at_once_than_a_chunk(
+    tokenizer: ChatTokenizer, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    model = tuned(how)
+    batch, _ = batch_of(tokenizer)
+    sft_loss(model, batch, 1)
+    small_chunks(monkeypatch, model)
+    sizes: list[int] = []
+    head.bare(model).lm_head.register_forward_hook(
+        lambda module, inputs, output: sizes.append(output.shape[:-1].numel())
+    )
+    loss, _ = sft_loss(model, batch, 1)
+    loss.backward()
+    assert max(sizes) == 3
 
 
 def test_the_head_runs_on_trained_positions_only(tokenizer: ChatTokenizer) -> None:
     model = tiny_llama()
-    widths: list[int] = []
-    model.lm_head.register_forward_hook(
-        lambda module, inputs, output: widths.append(output.shape[1])
-    )
-    rows = examples(tokenizer, 1)
-    batch = Collator(tokenizer.pad_id)(single(rows))
+    batch, contents = batch_of(tokenizer, 3)
     sft_loss(model, batch, 1)
-    assert keeps_positions(model)
-    assert widths == [rows[0].trained_tokens]
+    seen: list[int] = []
+    model.lm_head.register_forward_hook(
+        lambda module, inputs, output: seen.append(output.shape[:-1].numel())
+    )
+    sft_loss(model, batch, 1)
+    assert sum(seen) == contents.trained_tokens
 
 
-def test_a_model_without_logits_to_keep_has_the_same_loss(
+@pytest.mark.parametrize("family", ["llama", "gemma2", "gemma3_text", "cohere", "granite", "gpt2"])
+def test_what_a_family_does_behind_its_head_is_done(tokenizer: ChatTokenizer, family: str) -> None:
+    model = tiny_model(family, vocab_size=2048)
+    for part in model.parameters():
+        part.data.mul_(3 if part.dim() > 1 else 1)  # logits large enough for soft caps to bend
+    batch, contents = batch_of(tokenizer, 4)
+    ours, _ = sft_loss(model, batch, contents.trained_tokens)
+    assert head._PLAIN[model]
+    assert ours.item() == pytest.approx(theirs(model, batch).item(), abs=1e-5)
+
+
+def test_a_head_that_does_more_than_we_know_is_left_to_the_model(
+    tokenizer: ChatTokenizer,
+) -> None:
+    model = tiny_llama()
+    model.lm_head.register_forward_hook(lambda module, inputs, output: output * 1.5)
+    forward = model.forward
+
+    def odd(*args: Any, **kwargs: Any) -> Any:
+        found = forward(*args, **kwargs)
+        found.logits = found.logits.tanh() * 5
+        return found
+
+    model.forward = odd
+    batch, contents = batch_of(tokenizer)
+    ours, _ = sft_loss(model, batch, contents.trained_tokens)
+    assert not head._PLAIN[model]
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    logits = model(**inputs).logits[:, :-1].flatten(0, 1)
+    wanted = torch.nn.functional.cross_entropy(logits, batch["labels"][:, 1:].flatten())
+    assert ours.item() == pytest.approx(wanted.item(), abs=1e-6)
+
+
+def test_a_model_that_keeps_no_positions_has_the_same_loss(
     tokenizer: ChatTokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from finetui.engine import losses
-
     model = tiny_llama()
-    batch = Collator(tokenizer.pad_id)(single(examples(tokenizer)))
+    batch, _ = batch_of(tokenizer)
     kept, _ = sft_loss(model, batch, 10)
-    monkeypatch.setattr(losses, "keeps_positions", lambda model: False)
+    monkeypatch.setattr(head, "keeps_positions", lambda model: False)
     full, _ = sft_loss(model, batch, 10)
     assert kept.item() == pytest.approx(full.item(), abs=1e-6)
 
 
 def test_a_batch_without_trained_tokens_has_loss_zero(tokenizer: ChatTokenizer) -> None:
     model = tiny_llama()
-    batch = Collator(tokenizer.pad_id)(single(examples(tokenizer, 2)))
-    batch["labels"].fill_(IGNORE)
-    loss, _ = sft_loss(model, batch, 0)
+    rows = [
+        Example(item.ids, item.labels[:0] + item.labels[:1] * len(item), 0, item.line)
+        for item in examples(tokenizer, 2)
+    ]
+    assert rows[0].trained_tokens == 0
+    batch = Collator(tokenizer.pad_id)(single(rows))
+    loss, told = sft_loss(model, batch, 0)
     loss.backward()
     assert loss.item() == 0.0
+    assert told.rows is not None and told.rows.tolist() == [0.0, 0.0]
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_packed_rows_give_the_logits_of_single_ones(
-    tokenizer: ChatTokenizer, attention: str
-) -> None:
+def test_each_row_tells_its_own_loss(tokenizer: ChatTokenizer) -> None:
     model = tiny_llama().eval()
-    model.set_attn_implementation(attention)
-    rows = pack(examples(tokenizer), 128)
-    assert len(rows) < 8
-    batch = Collator(tokenizer.pad_id, packed=True)(rows)
-    assert "attention_mask" not in batch
-    inputs = {"input_ids": batch["input_ids"], "position_ids": batch["position_ids"]}
-    with torch.no_grad():
-        packed = model(**inputs, use_cache=False).logits
-        masked = model(
-            **inputs, use_cache=False, attention_mask=torch.ones_like(batch["input_ids"])
-        ).logits
-    worst, leak = 0.0, 0.0
-    for index, row in enumerate(rows):
-        start = 0
-        for item in row:
-            with torch.no_grad():
-                alone = model(torch.tensor(item.ids).long()[None], use_cache=False).logits[0]
-            place = slice(start, start + len(item))
-            worst = max(worst, float((packed[index, place] - alone).abs().max()))
-            leak = max(leak, float((masked[index, place] - alone).abs().max()))
-            start += len(item)
-    assert worst < 1e-5
-    assert leak > 1e-3, "with a mask neighbours leak into each other: never send one"
-
-
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_packing_does_not_change_the_loss(tokenizer: ChatTokenizer, attention: str) -> None:
-    model = with_adapter(tiny_llama())
-    model.set_attn_implementation(attention)
     rows = examples(tokenizer)
-    plain = Collator(tokenizer.pad_id)(single(rows))
-    packed = Collator(tokenizer.pad_id, packed=True)(pack(rows, 128))
-    items = plain["contents"].trained_tokens
-    assert packed["contents"].trained_tokens == items
-    assert packed["contents"].tokens == plain["contents"].tokens
-    one, _ = sft_loss(model, plain, items)
-    other, _ = sft_loss(model, packed, items)
-    assert one.item() == pytest.approx(other.item(), abs=1e-6)
+    batch = Collator(tokenizer.pad_id, packed=True)([tuple(rows[:5]), tuple(rows[5:])])
+    loss, told = sft_loss(model, batch, 10)
+    assert told.rows is not None
+    assert batch["contents"].sources == [[0, row + 1] for row in range(8)]
+    for row, sum_of_row, items in zip(rows, told.rows, batch["contents"].row_items, strict=True):
+        alone = torch.tensor(row.ids).long()[None]
+        labels = torch.tensor(row.labels).long()[None]
+        mean = model(alone, labels=labels).loss.item()
+        assert items == row.trained_tokens
+        assert sum_of_row.item() / items == pytest.approx(mean, abs=1e-5)
+    assert loss.item() == pytest.approx(told.rows.sum().item() / 10, abs=1e-5)
 
 
-def test_the_padding_of_a_packed_row_is_an_example_of_its_own(tokenizer: ChatTokenizer) -> None:
-    rows = examples(tokenizer, 3)
-    batch = Collator(tokenizer.pad_id, packed=True)([tuple(rows[:2]), (rows[2],)])
-    length = batch["input_ids"].shape[1]
-    assert length % 8 == 0
-    expected = [*range(len(rows[0])), *range(len(rows[1]))]
-    expected += range(length - len(expected))
-    assert batch["position_ids"][0].tolist() == expected
-    start = len(rows[0])
-    assert batch["labels"][0, 0] == batch["labels"][0, start] == IGNORE
-    assert batch["contents"].sources == [[0, 1], [0, 2], [0, 3]]
+def test_accumulated_batches_give_the_gradient_of_one_large_one(tokenizer: ChatTokenizer) -> None:
+    model = with_adapter(tiny_llama())
+    rows = examples(tokenizer)
+    collate = Collator(tokenizer.pad_id)
+    items = sum(row.trained_tokens for row in rows)
+    for at in range(0, 8, 2):
+        sft_loss(model, collate(single(rows[at : at + 2])), items)[0].backward()
+    parts = gradients(model)
+    sft_loss(model, collate(single(rows)), items)[0].backward()
+    for name, whole in gradients(model).items():
+        torch.testing.assert_close(parts[name], whole, atol=1e-6, rtol=1e-4)
 
 
-def test_packing_loses_nothing_and_never_overfills(tokenizer: ChatTokenizer) -> None:
-    rows = examples(tokenizer, 8) * 20
-    packed = pack(rows, 100)
-    assert sorted(item.line for row in packed for item in row) == sorted(r.line for r in rows)
-    for row in packed:
-        assert sum(map(len, row)) <= 100 or len(row) == 1
-    filled = sum(map(len, rows)) / (100 * len(packed))
-    assert filled > 0.85
+def test_under_autocast_the_head_computes_as_the_model_does(tokenizer: ChatTokenizer) -> None:
+    model = with_adapter(tiny_llama())
+    batch, contents = batch_of(tokenizer)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        expected = theirs(model, batch)
+        inside, _ = sft_loss(model, batch, contents.trained_tokens)
+    model.forward = torch.autocast("cpu", dtype=torch.bfloat16)(model.forward)
+    outside, _ = sft_loss(model, batch, contents.trained_tokens)
+    outside.backward()
+    assert inside.item() == pytest.approx(expected.item(), abs=2e-3)
+    assert outside.item() == pytest.approx(inside.item(), abs=1e-6)
+
+
+def test_held_out_losses_keep_no_graph(tokenizer: ChatTokenizer) -> None:
+    model = with_adapter(tiny_llama())
+    batch, _ = batch_of(tokenizer)
+    with torch.no_grad():
+        losses = token_losses(model, batch)
+    assert not losses.requires_grad
+    assert losses.dtype == torch.float32
 
 
 def test_loss_equals_that_of_trl(tokenizer: ChatTokenizer, model_dir: Any, tmp_path: Any) -> None:
@@ -199,13 +253,11 @@ def test_loss_equals_that_of_trl(tokenizer: ChatTokenizer, model_dir: Any, tmp_p
             use_cpu=True,
             report_to="none",
             max_steps=1,
-            logging_steps=1,
-            learning_rate=0.0,
             disable_tqdm=True,
         ),
         train_dataset=datasets.Dataset.from_dict({"messages": messages}),
         processing_class=transformers.AutoTokenizer.from_pretrained(model_dir),
     )
-    trainer.train()
-    theirs = next(float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry)
-    assert ours.item() == pytest.approx(theirs, abs=2e-4)
+    inputs = next(iter(trainer.get_train_dataloader()))
+    expected = trainer.compute_loss(model, inputs)
+    assert ours.item() == pytest.approx(float(expected), abs=1e-5)

@@ -19,7 +19,7 @@ from tiny_jobs import chat, events, run_inside, write_rows
 from finetui.engine import checkpoints
 from finetui.errors import UserError
 from finetui.evaluation.compare import compare_job, read_outputs
-from finetui.jobs.control import ControlInbox, kill, request
+from finetui.jobs.control import kill
 from finetui.jobs.folder import Job
 from finetui.jobs.launch import launch
 from finetui.jobs.liveness import state
@@ -53,25 +53,6 @@ def detached() -> Iterator[Callable[[Job], None]]:
             kill(job)
 
 
-@pytest.fixture
-def ask_at_step(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Make requests just before the worker looks for them at the edge of a step."""
-
-    def ask(job: Job, step: int, *verbs: str) -> None:
-        waiting = list(verbs)
-        poll = ControlInbox.poll
-
-        def ask_then_poll(inbox: ControlInbox) -> set[str]:
-            reached = [event["step"] for event in events(job, "step")]
-            while waiting and reached and reached[-1] == step - 1:
-                request(job, waiting.pop())
-            return poll(inbox)
-
-        monkeypatch.setattr(ControlInbox, "poll", ask_then_poll)
-
-    return ask
-
-
 def test_a_job_leaves_adapter_scores_events_and_outcome(
     recipe: Build, make_job: Make, detached: Callable[[Job], None]
 ) -> None:
@@ -80,9 +61,8 @@ def test_a_job_leaves_adapter_scores_events_and_outcome(
     wait_for(lambda: state(job).ended)
     outcome = job.outcome()
     assert outcome is not None and outcome["status"] == "finished", job.log_files()[0].read_text()
-    assert sorted(path.name for path in job.adapter.iterdir()) == [
-        "README.md", "adapter_config.json", "adapter_model.safetensors",
-    ]  # fmt: skip
+    left = {path.name for path in job.adapter.iterdir()}
+    assert {"README.md", "adapter_config.json", "adapter_model.safetensors"} <= left
     steps = events(job, "step")
     assert [event["step"] for event in steps] == list(range(1, 9))
     for name in ("loss", "lr", "grad_norm", "tokens_per_s", "step_s"):
@@ -203,7 +183,9 @@ def test_a_loss_that_is_no_number_is_said_and_ends_the_run(
     assert "train.jsonl:" in outcome["sentence"]
     (step,) = events(job, "step")
     assert step["loss"] is None and "loss" in step["nonfinite"]
-    assert any("not a number at step 1" in event["text"] for event in events(job, "warning"))
+    (guard,) = events(job, "guard")
+    assert guard["action"] == "stop" and "not a number at step 1" in guard["text"]
+    assert len(guard["rows"]) == 4 and not job.adapter.exists(), "nothing was learned to save"
 
 
 def test_the_best_adapter_is_kept_when_the_run_gets_worse(
@@ -222,11 +204,11 @@ def test_the_best_adapter_is_kept_when_the_run_gets_worse(
     assert max(losses) == best + 3, "early stopping after three worse evaluations"
     outcome = job.outcome()
     assert outcome is not None and outcome["metrics"]["best_step"] == best
-    kept = checkpoints.best_adapter(job.path / "checkpoints")
+    kept = checkpoints.best_result(job.path / "checkpoints")
     assert kept is not None
     mine = (job.adapter / "adapter_model.safetensors").read_bytes()
     assert mine == (kept[0] / "adapter_model.safetensors").read_bytes()
-    assert any(f"adapter of step {best}" in event["text"] for event in events(job, "message"))
+    assert any(f"weights of step {best}" in event["text"] for event in events(job, "message"))
     assert checkpoints.valid_checkpoints(job.path / "checkpoints")[-1][0] == best + 3
 
 

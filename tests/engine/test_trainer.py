@@ -67,14 +67,14 @@ def test_eval_loss_is_the_mean_over_all_trained_tokens(
     from transformers import AutoModelForCausalLM
 
     from finetui.data.tokens import load_chat_tokenizer
-    from finetui.engine.dataset import encode_files
+    from finetui.engine.objectives import sft_objective
 
     job = make_job(recipe(training={"max_steps": 1}, evaluation=QUIET))
     assert run_inside(job) == 0
     told = events(job, "eval")[0]["loss"]
     made = recipe()
     model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32).eval()
-    held_out = encode_files([made.data.eval], load_chat_tokenizer(model_dir), made.data)
+    held_out = sft_objective(made, load_chat_tokenizer(model_dir)).encode([made.data.eval])
     total = 0.0
     for item in held_out.examples:
         labels = torch.tensor(item.labels).long()[None]
@@ -137,7 +137,7 @@ def test_a_published_checkpoint_resumes_to_the_same_end(recipe: Build, make_job:
     """The Trainer takes our folder: optimiser, schedule, data order and random state fit."""
     from finetui.engine.machine import choose_machine
     from finetui.engine.model import load_model, load_tokenizer
-    from finetui.engine.train import Run, build_trainer, read_data
+    from finetui.engine.train import Run, build_trainer, put_training_on, read_data
     from finetui.jobs.worker import WorkerSession
 
     settings = {"method": {"dropout": 0.1}, "evaluation": QUIET, "data": {"eval": ""}}
@@ -148,8 +148,9 @@ def test_a_published_checkpoint_resumes_to_the_same_end(recipe: Build, make_job:
     with WorkerSession(second) as session:
         machine = choose_machine("auto", 1)
         run = Run(session, made, machine, load_tokenizer(made.model, second.path / "tokenizer"))
-        data, held_out = read_data(run)
-        trainer = build_trainer(run, load_model(made.model, machine), data, held_out)
+        material = read_data(run)
+        model = put_training_on(run, load_model(made.model, machine, made.method))
+        trainer = build_trainer(run, model, material)
         trainer.train(resume_from_checkpoint=str(whole.path / "checkpoints" / "step-3"))
     resumed = [(event["loss"], event["grad_norm"]) for event in events(second, "step")]
     assert [event["step"] for event in events(second, "step")] == [4, 5, 6, 7, 8]

@@ -40,7 +40,7 @@ def library(nvml: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def sample(library: Path, tmp_path: Path) -> Callable[..., list[dict[str, Any]]]:
     """Run DeviceReader on the fake; returns a sample for each state in turn, as plain values.
 
-    A state is a function that writes the state file.
+    "held" is who holds the first device's memory. A state is a function that writes the state file.
     """
 
     def run(*states: Callable[[Path], None]) -> list[dict[str, Any]]:
@@ -67,9 +67,11 @@ def sample(library: Path, tmp_path: Path) -> Callable[..., list[dict[str, Any]]]
 
 _PROGRAM = """
 import dataclasses, json, shutil, sys
-from finetui.jobs.devices import DeviceReader
+from finetui.jobs.devices import DeviceReader, held_memory
 reader = DeviceReader()
 for file in sys.argv[2:]:
     shutil.copy(file, sys.argv[1])
-    print(json.dumps(dataclasses.asdict(reader.sample())))
+    sample = reader.sample()
+    held = [dataclasses.asdict(one) for gpu in sample.gpus[:1] for one in held_memory(gpu)]
+    print(json.dumps({**dataclasses.asdict(sample), "held": held}))
 """

@@ -56,3 +56,12 @@ def test_a_driver_that_goes_and_comes_back_is_followed(sample, nvml):
 def test_a_driver_without_a_gpu_says_so(sample, nvml):
     [seen] = sample(lambda path: nvml.write_state(path))
     assert seen["problem"] == "the NVIDIA driver sees no GPU"
+
+
+def test_who_holds_the_memory_comes_from_the_driver_as_the_forecast_names_it(sample, nvml):
+    line = nvml.device(used=8 << 30, processes=f"{os.getpid()}:{3 << 30},999999999:{4 << 30}")
+    [seen] = sample(lambda path: nvml.write_state(path, line))
+    stranger, own, rest = seen["held"]
+    assert (stranger["pid"], stranger["memory"], stranger["name"]) == (999999999, 4 << 30, None)
+    assert own["pid"] == os.getpid() and own["user"] and own["name"]
+    assert (rest["pid"], rest["memory"]) == (0, 1 << 30)

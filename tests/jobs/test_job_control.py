@@ -16,13 +16,75 @@ from finetui.jobs.folder import Process
 
 def test_a_request_is_taken_once_with_its_fields(workshop):
     job = workshop.job()
-    control.request(job, "save", note="before lunch")
+    control.request(job, "pause", release="yes")
     control.request(job, "evaluate")
     control.request(job, "evaluate")
     inbox = ControlInbox(job.control)
-    assert inbox.poll() == {"save", "evaluate"}
-    assert inbox.fields("save")["note"] == "before lunch" and inbox.fields("stop") == {}
+    assert inbox.poll() == {"pause", "evaluate"}
+    assert inbox.fields("pause") == {"release": True} and inbox.fields("stop") == {}
     assert inbox.poll() == set()
+    control.request(job, "pause")
+    assert inbox.poll() == {"pause"} and inbox.fields("pause") == {}
+
+
+def test_requests_with_values_add_up_until_the_worker_looks(workshop):
+    job = workshop.job()
+    control.request(job, "set", learning_rate="1e-4", end_step="200")
+    control.request(job, "set", learning_rate=2e-4)
+    control.request(job, "exclude", rows="0:12,1:3")
+    control.request(job, "exclude", rows=[[0, 40]])
+    told = []
+    inbox = ControlInbox(job.control, taken=lambda *what: told.append(what))
+    assert inbox.poll() == {"set", "exclude"}
+    assert inbox.fields("set") == {"learning_rate": 2e-4, "end_step": 200}
+    assert inbox.fields("exclude") == {"rows": [[0, 12], [1, 3], [0, 40]]}
+    assert [verb for verb, _, _ in told] == ["set", "set", "exclude", "exclude"]
+    assert all(who for _, _, who in told)
+    control.request(job, "set", eval_every=0)
+    assert inbox.poll() == {"set"} and inbox.fields("set") == {"eval_every": 0}
+
+
+def test_a_kept_verb_comes_again_without_a_second_word(workshop):
+    job = workshop.job()
+    control.request(job, "set", end_step=9)
+    told = []
+    inbox = ControlInbox(job.control, taken=lambda *what: told.append(what))
+    inbox.keep(inbox.poll())
+    assert inbox.poll() == {"set"} and inbox.fields("set") == {"end_step": 9}
+    assert len(told) == 1 and inbox.poll() == set()
+
+
+@pytest.mark.parametrize(
+    ("verb", "fields", "words"),
+    [
+        ("set", {}, "Name one of learning_rate"),
+        ("set", {"learning_rate": "fast"}, "set learning_rate: it is a number, not 'fast'"),
+        ("set", {"learning_rate": 1.5}, "at most 1"),
+        ("set", {"learning_rate": float("nan")}, "it is a number"),
+        ("set", {"end_step": 0}, "1 or more"),
+        ("set", {"end_step": True}, "it is a number"),
+        ("set", {"rank": 8}, 'no field "rank". Choose one of learning_rate'),
+        ("save", {"now": True}, 'save takes no field "now"'),
+        ("pause", {"release": "maybe"}, "true or false"),
+        ("exclude", {"rows": "12"}, "FILE:LINE"),
+        ("exclude", {"rows": [[0, 0]]}, "FILE:LINE"),
+        ("exclude", {"rows": []}, "FILE:LINE"),
+    ],
+)
+def test_a_value_that_makes_no_sense_is_refused_where_it_is_asked(workshop, verb, fields, words):
+    job = workshop.job()
+    with pytest.raises(UserError) as caught:
+        control.request(job, verb, **fields)
+    assert words in str(caught.value)
+    assert list(job.control.iterdir()) == []
+
+
+def test_a_foreign_request_with_a_bad_value_reaches_nobody(workshop):
+    job = workshop.job()
+    job.write_json("control/set-1.json", {"fields": {"learning_rate": -1}})
+    job.write_json("control/exclude.json", {"fields": [1]})
+    inbox = ControlInbox(job.control)
+    assert inbox.poll() == set() and list(job.control.iterdir()) == []
 
 
 def test_a_half_written_or_foreign_file_is_no_request(workshop):

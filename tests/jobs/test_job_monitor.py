@@ -195,3 +195,68 @@ def test_the_share_of_supervised_tokens_is_known_before_the_first_step(run):
     seen = run.reader.poll()
     assert seen.supervised_share == pytest.approx(0.08) and seen.data["dropped_long"] == 3
     assert texts(seen) == ["data: 1,200 rows, 10,000 tokens, 3 too long, dropped"]
+
+
+def test_the_figures_of_an_objective_have_curves_of_their_own(run):
+    run.write("step", step=1, loss=1.0, figures={"kl": 0.1})
+    run.write("step", step=2, loss=1.0, figures={"kl": math.nan, "margin": 0.5})
+    run.write("eval", step=2, loss=1.0, probe_loss=2.5, figures={"accuracy": 0.75})
+    run.write("eval", step=4, loss=0.5, probe_loss=math.nan)
+    seen = run.reader.poll()
+    kl = seen.curve("figures.kl")
+    assert kl.value(0) == 0.1 and math.isnan(kl.value(1)) and math.isnan(seen.figures["kl"])
+    assert seen.figures["margin"] == 0.5 and seen.eval_figures == {"accuracy": 0.75}
+    assert seen.curve("eval_figures.accuracy").last == 0.75
+    assert math.isnan(seen.probe_loss) and len(seen.curve("probe_loss")) == 2
+    assert (seen.best_eval_loss, seen.best_eval_step) == (0.5, 4)
+
+
+def test_guards_and_requests_are_marks_and_lines_with_step_and_rows(run):
+    run.write("step", step=7, loss=1.0)
+    run.write("guard", step=7, guard="spike", action="skip", text="loss 9 is a spike",
+              rows=[[0, 12], [1, 3], "odd"], value=9.0)  # fmt: skip
+    run.write("guard", step=8, guard="plateau", action="", text="no better for long")
+    run.write("control", verb="set", step=8, fields={"learning_rate": 1e-5}, who="ann@host",
+              text="learning rate 1e-05")  # fmt: skip
+    run.write("control", verb="save")
+    run.write("checkpoint", step=8)
+    seen = run.reader.poll()
+    spike, plateau = seen.guards
+    assert (spike.step, spike.guard, spike.action, spike.value) == (7, "spike", "skip", 9.0)
+    assert spike.rows == ((0, 12), (1, 3)) and plateau.value is None
+    line = seen.events[0]
+    assert (line.level, line.text, line.step, line.rows) == (
+        "error", "loss 9 is a spike", 7, spike.rows)  # fmt: skip
+    assert seen.events[1].level == "warning"
+    change, save = seen.controls
+    assert (change.verb, change.fields, change.who) == ("set", {"learning_rate": 1e-5}, "ann@host")
+    assert save.step == 7 and texts(seen)[2] == "learning rate 1e-05 (ann@host)"
+    assert [checkpoint.step for checkpoint in seen.checkpoints] == [8]
+
+
+def test_the_supervised_share_curve_is_that_of_each_window(run):
+    run.write("step", step=1, tokens=100, trained_tokens=50)
+    run.write("step", step=2, tokens=200, trained_tokens=60)
+    run.attempt(2)
+    run.write("step", step=2, tokens=100, trained_tokens=90)
+    seen = run.reader.poll()
+    share = seen.curve("supervised_share")
+    assert [share.value(i) for i in range(len(share))] == pytest.approx([0.5, 0.9])
+    assert seen.supervised_share == pytest.approx(0.9) and seen.tokens == 100
+
+
+def test_samples_over_a_long_run_are_thinned_but_keep_first_and_last(run):
+    for step in range(0, 3000, 10):
+        for name in range(5):
+            run.write("sample", step=step, id=f"q{name}", prompt="p", answer=f"{step}")
+    samples = run.reader.poll().samples
+    steps = sorted({sample.step for sample in samples})
+    assert len(samples) <= 1000 and steps[0] == 0 and steps[-1] == 2990
+    assert all(len([s for s in samples if s.step == step]) == 5 for step in (0, 2990))
+
+
+def test_the_newest_step_says_how_many_steps_there_will_be(run):
+    run.write("start", total_steps=100)
+    run.write("step", step=1, total_steps=100)
+    run.write("step", step=2, total_steps=40)
+    assert run.reader.poll().total_steps == 40

@@ -207,3 +207,15 @@ def test_a_paused_worker_says_so_and_goes_on_when_told(workshop):
     assert ended(job).name == "stopped"
     verbs = [event["verb"] for event in EventTail(job).read() if event["kind"] == "control"]
     assert verbs == ["pause", "resume", "stop"]
+
+
+def test_how_long_a_silence_is_a_stall_can_be_said(workshop):
+    job = workshop.job()
+    with WorkerSession(job) as session:
+        session.expect_steps_within(900.0)
+        session.events.write("step", step=1, step_s=0.5)
+        assert heartbeat.read(job.heartbeat).limit == 900.0
+        session.expect_steps_within(float("inf"))
+        session.events.write("step", step=2, step_s=0.5)
+        assert heartbeat.read(job.heartbeat).limit == float("inf"), "never"
+        session.outcome("finished")

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from finetui.recipe.advice import RULES, Advice, advise, blocks
-from finetui.recipe.facts import Facts, Linear, gather
+from finetui.recipe.datafacts import AdapterLook, Details, FileLook
+from finetui.recipe.facts import Facts, Linear, Past, gather
 from finetui.recipe.files import load
-from finetui.recipe.rules.training import rate_range
+from finetui.recipe.rates import usual_rates
 from finetui.recipe.schema import FIELDS, defaults, with_value
 from finetui.workspace import sample_data
 
@@ -25,6 +26,7 @@ VALUES: dict[str, Any] = {
     "data.general": "general.jsonl",
     "data.general_share": "25%",
     "evaluation.suite": "check.jsonl",
+    "evaluation.max_new_tokens": 128,
 }
 KNOWN: dict[str, Any] = {
     "rows": 1_000,
@@ -52,6 +54,13 @@ KNOWN: dict[str, Any] = {
 SMALL = {"model_parameters": 3_451_136, "model_hidden": 256, "model_layers": 4, "vocab": 1952}
 
 
+# An earlier run of the same shape at a few FLOPs a second: this one takes weeks.
+SLOW = {
+    "gpu_name": "GPU",
+    "past": (Past("GPU", "lora", 8_000_000_000, 3e10, 3e10, 1e15, 1e4),),
+}
+
+
 def said(values: dict[str, Any] | None = None, facts: dict[str, Any] | None = None) -> list[Advice]:
     recipe = defaults()
     for id, text in (VALUES | (values or {})).items():
@@ -64,6 +73,23 @@ def test_a_good_recipe_is_left_in_peace() -> None:
 
 
 Change = dict[str, Any]
+
+
+def looked(shape: str, **counts: Any) -> Change:
+    """Facts of one training file that was looked into."""
+    return {"details": Details(train=(FileLook(shape, **({"rows": 100} | counts)),))}
+
+
+def started(**changes: Any) -> Change:
+    """Facts of a start adapter; without changes it suits the recipe."""
+    like = {"kind": "LORA", "rank": 16, "alpha": 32.0, "dora": False, "rslora": False,
+            "targets": ("gate_proj", "q_proj"), "base": "model"}  # fmt: skip
+    return {"details": Details(adapter=AdapterLook(**(like | changes)))}
+
+
+def installed(*packages: str) -> Change:
+    return {"details": Details(packages=frozenset(packages))}
+
 
 # (rule, severity, field, changed values, changed facts)
 SPEAKS: list[tuple[str, str, str, Change, Change]] = [
@@ -145,7 +171,7 @@ SPEAKS: list[tuple[str, str, str, Change, Change]] = [
     ("packing", "advice", "data.packing", {}, {"rows": 9_000, "tokens": 900_000}),
     ("packing", "advice", "data.packing", {"data.packing": "on"}, {"tokens": 900_000}),
     ("loss-on-prompts", "advice", "data.loss_on", {"data.loss_on": "all"}, {}),
-    ("method-not-ready", "error", "method.kind", {"method.kind": "qlora"}, {}),
+    ("objective-not-ready", "error", "method.objective", {"method.objective": "grpo"}, {}),
     ("rank-range", "advice", "method.rank", {"method.rank": 4, "method.alpha": 8}, {}),
     ("rank-range", "advice", "method.rank", {"method.rank": 128, "method.alpha": 256}, {}),
     ("rank-range", "warning", "method.rank", {"method.rank": 256, "method.alpha": 512}, SMALL),
@@ -256,6 +282,313 @@ SPEAKS: list[tuple[str, str, str, Change, Change]] = [
     ("threads", "warning", "training.threads", {"threads": 64}, {}),
     ("disk", "error", "checkpoints.keep", {}, {"disk_free": 10**6}),
     ("disk", "advice", "checkpoints.keep", {}, {"disk_free": 400 * 2**20}),
+    (
+        "cut-answers",
+        "advice",
+        "data.truncation_side",
+        {"data.overlong": "truncate", "truncation_side": "start"},
+        {"longest": 5000},
+    ),
+    ("suite-is-held-out", "warning", "evaluation.suite", {"evaluation.suite": "./test.jsonl"}, {}),
+    ("general-is-trained", "warning", "data.general", {"data.general": "train.jsonl"}, {}),
+    ("general-and-pairs", "warning", "data.general_share", {"objective": "dpo"}, {}),
+    ("order", "advice", "data.order", {"order": "file"}, {}),
+    ("order", "advice", "data.order", {"order": "length", "packing": "on"}, {}),
+    ("pretrain-unpacked", "advice", "data.packing", {"objective": "pretrain"}, {}),
+    ("answers-cut-in-scoring", "warning", "evaluation.max_new_tokens", {"max_new_tokens": 32}, {}),
+    ("rows-and-objective", "error", "method.objective", {"objective": "dpo"}, looked("chat")),
+    ("rows-and-objective", "error", "method.objective", {"objective": "kto"}, looked("answer")),
+    ("rows-and-objective", "error", "method.objective", {}, looked("text")),
+    ("chats-as-text", "warning", "method.objective", {"objective": "pretrain"}, looked("chat")),
+    ("rows-unknown", "warning", "data.train", {}, looked("")),
+    ("rows-mixed", "warning", "data.train", {}, looked("chat", others=("pair",))),
+    (
+        "rows-mixed",
+        "warning",
+        "data.train",
+        {"data.train": "a.jsonl, b.jsonl"},
+        {"details": Details(train=(FileLook("chat", rows=9), FileLook("pair", rows=9)))},
+    ),
+    (
+        "held-out-shape",
+        "error",
+        "data.eval",
+        {"objective": "orpo"},
+        {"details": Details(eval=FileLook("chat", rows=9))},
+    ),
+    (
+        "general-shape",
+        "error",
+        "data.general",
+        {},
+        {"details": Details(general=FileLook("text", rows=9))},
+    ),
+    (
+        "general-shape",
+        "error",
+        "evaluation.suite",
+        {},
+        {"details": Details(suite=FileLook("text", rows=9))},
+    ),
+    ("kto-balance", "error", "data.train", {"objective": "kto"}, looked("labelled", good=40)),
+    (
+        "kto-balance",
+        "warning",
+        "preference.desirable_weight",
+        {"objective": "kto"},
+        looked("labelled", good=90, bad=10),
+    ),
+    (
+        "pairs-without-difference",
+        "warning",
+        "data.train",
+        {"objective": "dpo"},
+        looked("pair", same_sides=3),
+    ),
+    ("empty-answers", "warning", "data.train", {}, looked("chat", empty=2)),
+    (
+        "loss-on-last-turn",
+        "advice",
+        "data.loss_on",
+        {"loss_on": "last"},
+        looked("chat", several_turns=60),
+    ),
+    ("beta", "warning", "preference.beta", {"objective": "dpo", "beta": 0}, {}),
+    ("beta", "advice", "preference.beta", {"objective": "kto", "beta": 0.001}, {}),
+    ("beta", "warning", "preference.beta", {"objective": "dpo", "beta": 10}, {}),
+    (
+        "label-doubt-and-loss",
+        "warning",
+        "preference.label_smoothing",
+        {"objective": "dpo", "preference.loss": "ipo", "label_smoothing": "10%"},
+        {},
+    ),
+    ("sft-term-high", "advice", "preference.sft_weight", {"objective": "dpo", "sft_weight": 3}, {}),
+    (
+        "kto-weights",
+        "error",
+        "preference.desirable_weight",
+        {"objective": "kto", "undesirable_weight": 0},
+        {},
+    ),
+    ("kto-batch", "warning", "training.batch_size", {"objective": "kto", "batch_size": 2}, {}),
+    ("preference-epochs", "advice", "training.epochs", {"objective": "dpo", "epochs": 4}, {}),
+    (
+        "preference-start",
+        "advice",
+        "model.adapter",
+        {"objective": "dpo"},
+        {"generation_markers": None},
+    ),
+    (
+        "preference-start",
+        "advice",
+        "method.objective",
+        {"objective": "orpo", "model.adapter": "tuned"},
+        {},
+    ),
+    (
+        "preference-batch",
+        "advice",
+        "training.accumulation",
+        {"objective": "dpo", "batch_size": 4},
+        {},
+    ),
+    ("rslora-strength", "advice", "method.alpha", {"rslora": "on"}, {}),
+    ("rslora-strength", "warning", "method.alpha", {"rslora": "on", "alpha": 128}, {}),
+    ("rslora-strength", "advice", "method.rslora", {"rslora": "on"}, {}),
+    ("dora-cost", "advice", "method.dora", {"dora": "on", "rank": 64, "alpha": 64}, {}),
+    ("lora-plus-ratio", "warning", "method.lora_plus", {"lora_plus": 0.5}, {}),
+    ("lora-plus-ratio", "advice", "method.lora_plus", {"lora_plus": 20}, {}),
+    ("lora-plus-ratio", "warning", "method.lora_plus", {"lora_plus": 64}, {}),
+    ("start-and-method", "error", "method.init", {"method.kind": "qlora", "init": "pissa"}, {}),
+    ("start-and-method", "error", "method.init", {"init": "orthogonal", "rank": 15}, {}),
+    (
+        "start-and-method",
+        "error",
+        "method.init",
+        {"init": "olora", "target_modules": "q_proj, lm_head"},
+        {"tied": True},
+    ),
+    (
+        "fp4-choice",
+        "advice",
+        "method.quantisation",
+        {"method.kind": "qlora", "quantisation": "fp4"},
+        {},
+    ),
+    ("qlora-needless", "advice", "method.kind", {"method.kind": "qlora"}, {}),
+    ("qlora-on-cpu", "warning", "method.kind", {"method.kind": "qlora"}, {"gpus": 0} | SMALL),
+    ("full-or-lora", "advice", "method.kind", {"method.kind": "full"}, {}),
+    ("neftune", "advice", "training.neftune", {"neftune": 20}, {}),
+    ("neftune", "warning", "training.neftune", {"neftune": 80}, {}),
+    ("neftune", "warning", "training.neftune", {"neftune": 5, "objective": "dpo"}, {}),
+    ("optimizer-needless", "advice", "training.optimizer", {"optimizer": "adamw_8bit"}, {}),
+    ("compile-short", "advice", "training.compile", {"compile": "on", "packing": "on"}, {}),
+    ("compile-short", "advice", "training.compile", {"compile": "on"}, {"rows": 9_000}),
+    (
+        "activations-needless",
+        "warning",
+        "training.checkpointing",
+        {"checkpointing": "offload"},
+        {"gpus": 0} | SMALL,
+    ),
+    (
+        "activations-needless",
+        "advice",
+        "training.checkpointing",
+        {"checkpointing": "on", "batch_size": 4},
+        {},
+    ),
+    (
+        "kl-term",
+        "error",
+        "training.kl_weight",
+        {"kl_weight": 0.1, "data.general": "", "data.general_share": 0},
+        {},
+    ),
+    ("kl-term", "error", "training.kl_weight", {"kl_weight": 0.1, "method.kind": "full"}, {}),
+    ("kl-term", "advice", "training.kl_weight", {"kl_weight": 5}, {}),
+    ("kl-term", "warning", "training.kl_weight", {"kl_weight": 50}, {}),
+    (
+        "schedule-and-early-stopping",
+        "advice",
+        "training.schedule",
+        {"early_stopping": 3, "epochs": 20},
+        {},
+    ),
+    (
+        "fp16-full",
+        "warning",
+        "model.precision",
+        {"model.precision": "fp16", "method.kind": "full"},
+        {},
+    ),
+    ("model-is-adapter", "error", "model.path", {}, {"details": Details(model_is_adapter=True)}),
+    (
+        "quantised-base",
+        "error",
+        "method.kind",
+        {"method.kind": "full"},
+        {"details": Details(quantised="bitsandbytes")},
+    ),
+    (
+        "quantised-base",
+        "warning",
+        "model.path",
+        {"method.kind": "qlora"},
+        {"details": Details(quantised="gptq")},
+    ),
+    ("template-unknown", "error", "model.chat_template", {"chat_template": "lama3"}, {}),
+    (
+        "template-unknown",
+        "error",
+        "model.chat_template",
+        {"chat_template": "own.jinja"},
+        {"details": Details(template_found=False)},
+    ),
+    ("template-replaced", "warning", "model.chat_template", {"chat_template": "llama3"}, {}),
+    (
+        "unpinned-hub-model",
+        "advice",
+        "model.revision",
+        {"model.revision": "main"},
+        {"from_hub": True},
+    ),
+    (
+        "start-adapter-missing",
+        "error",
+        "model.adapter",
+        {"model.adapter": "x"},
+        {"details": Details(adapter_found=False)},
+    ),
+    ("start-adapter-shape", "error", "method.rank", {"rank": 8, "alpha": 16}, started()),
+    ("start-adapter-shape", "error", "method.alpha", {"alpha": 16}, started()),
+    ("start-adapter-shape", "error", "method.dora", {"dora": "on"}, started()),
+    ("start-adapter-shape", "error", "method.rslora", {"rslora": "on"}, started()),
+    ("start-adapter-shape", "error", "model.adapter", {}, started(kind="IA3")),
+    ("start-adapter-targets", "error", "method.target_modules", {}, started(targets=("q_proj",))),
+    ("start-adapter-base", "warning", "model.adapter", {}, started(base="/other/llama")),
+    ("best-is-not-saved", "advice", "evaluation.keep_best", {"keep_best": "no", "epochs": 5}, {}),
+    (
+        "guards-off",
+        "warning",
+        "guards.divergence",
+        {"spike": "off", "divergence": "off", "overfitting": "off", "plateau": "off"},
+        {},
+    ),
+    ("spike-size", "advice", "guards.spike_size", {"spike_size": 3}, {}),
+    ("spike-size", "warning", "guards.spike_size", {"spike_size": 3, "spike": "stop"}, {}),
+    ("spike-size", "advice", "guards.spike_size", {"spike_size": 40}, {}),
+    ("report-to", "error", "logging.report_to", {"report_to": "wandbb"}, {}),
+    ("report-to", "error", "logging.report_to", {"report_to": "mlflow"}, installed("torch")),
+    ("report-to", "warning", "logging.report_to", {"report_to": "wandb"}, installed("wandb")),
+    ("long-run", "warning", "checkpoints.every", {}, SLOW),
+    ("one-gpu", "advice", "training.batch_size", {}, {"gpus": 4}),
+    (
+        "attention-unavailable",
+        "error",
+        "model.attention",
+        {"attention": "flash"},
+        {"gpus": 0} | SMALL,
+    ),
+    (
+        "attention-unavailable",
+        "error",
+        "model.attention",
+        {"attention": "varlen", "precision": "fp32"},
+        {},
+    ),
+    (
+        "attention-unavailable",
+        "error",
+        "model.attention",
+        {"attention": "flash"},
+        installed("torch"),
+    ),
+    (
+        "attention-unavailable",
+        "error",
+        "model.attention",
+        {"attention": "varlen"},
+        {"details": Details(torch=(2, 10))},
+    ),
+    ("attention-eager", "advice", "model.attention", {"attention": "eager"}, {}),
+    (
+        "attention-eager",
+        "warning",
+        "model.attention",
+        {"attention": "eager", "max_length": 8192},
+        {},
+    ),
+    ("liger-unavailable", "error", "training.liger", {"liger": "on"}, {"gpus": 0} | SMALL),
+    ("liger-unavailable", "error", "training.liger", {"liger": "on"}, installed("torch")),
+    ("bitsandbytes-missing", "error", "method.kind", {"method.kind": "qlora"}, installed("torch")),
+    (
+        "bitsandbytes-missing",
+        "error",
+        "training.optimizer",
+        {"optimizer": "paged_adamw"},
+        installed("torch"),
+    ),
+    ("torch-missing", "error", "model.path", {}, installed("wandb")),
+    ("tf32-off", "advice", "model.tf32", {"tf32": "no", "precision": "fp32"}, {}),
+    ("no-effect", "advice", "method.quantisation", {"quantisation": "fp4"}, {}),
+    ("no-effect", "advice", "preference.beta", {"beta": 0.3}, {}),
+    (
+        "learning-rate-high",
+        "warning",
+        "training.learning_rate",
+        {"objective": "dpo", "learning_rate": "2e-4"},
+        {},
+    ),
+    (
+        "learning-rate-low",
+        "advice",
+        "training.learning_rate",
+        {"objective": "dpo", "learning_rate": "4e-6"},
+        {},
+    ),
 ]
 
 
@@ -298,7 +631,46 @@ SILENT: list[tuple[str, Change, Change]] = [
     ("threads", {"training.threads": 1}, {"cpu_count": 1}),
     ("beta2", {"training.beta2": 0.999}, {"rows": 9_000}),
     ("gpu-memory", {}, {"gpu_free": None, "gpu_total": None}),
-    ("unpinned-hub-model", {"model.revision": "abc"}, {"from_hub": True}),
+    ("unpinned-hub-model", {"model.revision": "a1b2c3d4e5f6"}, {"from_hub": True}),
+    ("learning-rate-low", {"training.learning_rate": "2e-5", "method.objective": "dpo"}, {}),
+    ("learning-rate-high", {"training.learning_rate": "2e-5", "method.kind": "full"}, {}),
+    ("rank-range", {"method.rank": 2, "method.kind": "full"}, {}),
+    ("alpha-ratio", {"method.alpha": 512, "method.rslora": "on"}, {}),
+    ("rows-and-objective", {}, looked("chat")),
+    ("rows-and-objective", {"method.objective": "kto"}, looked("pair")),
+    ("rows-and-objective", {"method.objective": "dpo"}, looked("pair")),
+    ("rows-mixed", {}, looked("chat")),
+    ("kto-balance", {"method.objective": "kto"}, looked("labelled", good=50, bad=50)),
+    ("kto-balance", {"method.objective": "kto"}, looked("pair")),
+    ("loss-on-last-turn", {"data.loss_on": "last"}, looked("chat", several_turns=10)),
+    ("general-and-pairs", {"method.objective": "pretrain"}, {}),
+    ("general-file", {"data.general_share": 0, "training.kl_weight": 0.1}, {}),
+    ("no-chat-template", {"model.chat_template": "chatml"}, {"model_lacks": ("chat template",)}),
+    ("no-chat-template", {"method.objective": "pretrain"}, {"model_lacks": ("chat template",)}),
+    ("template-unknown", {"model.chat_template": "chatml"}, {}),
+    (
+        "template-unknown",
+        {"model.chat_template": "own.jinja"},
+        {"details": Details(template_found=True)},
+    ),
+    ("start-adapter-shape", {}, started()),
+    ("start-adapter-targets", {}, started()),
+    ("start-adapter-targets", {"method.target_modules": "q_proj, gate_proj"}, started()),
+    ("start-adapter-base", {}, started()),
+    ("start-and-method", {"method.kind": "qlora", "method.init": "gaussian"}, {}),
+    ("report-to", {"logging.report_to": "tensorboard"}, installed("tensorboardX")),
+    ("attention-unavailable", {"model.attention": "flash"}, installed("flash_attn")),
+    ("attention-unavailable", {"model.attention": "varlen"}, {"details": Details(torch=(2, 11))}),
+    ("liger-unavailable", {"training.liger": "on"}, installed("torch", "liger_kernel")),
+    ("bitsandbytes-missing", {"method.kind": "qlora"}, installed("bitsandbytes")),
+    ("kl-term", {"training.kl_weight": 0.5}, {}),
+    ("qlora-needless", {"method.kind": "qlora"}, {"gpu_free": 24 * GIB}),
+    ("activations-needless", {"training.checkpointing": "on"}, {"gpu_free": 24 * GIB}),
+    ("answers-cut-in-scoring", {"evaluation.max_new_tokens": 128}, {}),
+    ("answers-cut-in-scoring", {"evaluation.max_new_tokens": 8, "evaluation.generate": 0}, {}),
+    ("no-effect", {"preference.beta": 0.3, "method.objective": "dpo"}, {}),
+    ("full-or-lora", {"method.kind": "full"}, SMALL),
+    ("long-run", {"checkpoints.every": 100}, SLOW),
 ]
 
 
@@ -326,6 +698,7 @@ def test_errors_come_first_then_the_order_of_the_form() -> None:
         ("advice", "method.rank"),
         ("advice", "method.alpha"),
         ("advice", "training.clip"),
+        ("advice", "evaluation.max_new_tokens"),
         ("advice", "evaluation.keep_best"),
     ]
     assert blocks(remarks) and not blocks(remarks[1:])
@@ -338,12 +711,13 @@ def test_an_empty_recipe_asks_for_a_model_and_data_only() -> None:
 
 def test_small_models_take_higher_rates_without_a_jump() -> None:
     sizes = [10**6, 50_000_000, 50_000_001, 200_000_000, 999_999_999, 10**9, 10**12]
-    highs = [rate_range("lora", size)[1] for size in sizes]
+    highs = [usual_rates("lora", "sft", size).high for size in sizes]
     assert highs == sorted(highs, reverse=True)
     assert highs[0] == highs[1] == pytest.approx(5e-3)
     assert highs[2] == pytest.approx(5e-3, rel=1e-6) and highs[4] == pytest.approx(3e-4, rel=1e-6)
     assert highs[-1] == 3e-4
-    assert rate_range("full", None) == (1e-5, 5e-5)
+    assert usual_rates("full", "sft", None)[:2] == (1e-5, 5e-5)
+    assert usual_rates("lora", "dpo", None).high < usual_rates("lora", "sft", None).low
 
 
 def test_the_demo_recipe_has_nothing_against_it() -> None:

@@ -9,6 +9,7 @@ import pytest
 import tomli
 
 from finetui.errors import UserError
+from finetui.recipe import files
 from finetui.recipe.files import (
     RecipeError,
     dumps,
@@ -228,3 +229,11 @@ def test_resolve_makes_paths_absolute_and_leaves_hub_ids(tmp_path: Path) -> None
     assert get(resolve(hub, tmp_path), "model.path") == "some-org/some-model"
     (tmp_path / "some-org").mkdir()
     assert get(resolve(hub, tmp_path), "model.path") == str(tmp_path / "some-org/some-model")
+
+
+def test_the_words_of_other_trainers_lead_to_fields_that_are_there() -> None:
+    ids = {found.id for found in FIELDS}
+    assert set(files._ELSEWHERE.values()) <= ids
+    for word, id in files._ELSEWHERE.items():
+        with pytest.raises(RecipeError, match=repr(id.rpartition(".")[2])):
+            loads(f"[data]\n{word} = 1\n")

@@ -8,21 +8,25 @@ import random
 import pytest
 
 from finetui.tui.widgets import plotting
-from finetui.tui.widgets.plotting import BUCKETS, Buckets, Canvas, linear_scale, log_scale
+from finetui.tui.widgets.plotting import (
+    Canvas,
+    Columns,
+    Part,
+    Points,
+    Window,
+    linear_scale,
+    log_scale,
+)
 
 
-def filled(values: list[float | None]) -> Buckets:
-    buckets = Buckets()
-    for x, y in enumerate(values):
-        buckets.add(x, y)
-    return buckets
+def filled(values: list[float | None], count: int, per: float) -> dict[int, Part]:
+    return Columns().look(Points(range(len(values)), values), Window(0.0, per), count)
 
 
-@pytest.mark.parametrize("count", [1, 7, BUCKETS, BUCKETS + 1, 3 * BUCKETS + 5, 50_000])
+@pytest.mark.parametrize("count", [1, 7, 4096, 9000])
 def test_columns_hold_the_extremes_and_the_mean_of_every_point(count: int) -> None:
     values = [random.Random(number).uniform(-5, 5) for number in range(count)]
-    per = plotting.x_per_column(count - 1, 100, None)
-    spans = filled(values).columns(100, per)
+    spans = filled(values, 100, plotting.x_per_column(count - 1, 100, None))
     assert sum(span.count for span in spans.values()) == count
     assert min(span.low for span in spans.values()) == min(values)
     assert max(span.high for span in spans.values()) == max(values)
@@ -31,38 +35,38 @@ def test_columns_hold_the_extremes_and_the_mean_of_every_point(count: int) -> No
     assert max(spans) < 100
 
 
+class Growing(Points):
+    """More points of the same series at each look."""
+
+    same = object()
+
+    def __init__(self, values: list[float]) -> None:
+        super().__init__(range(len(values)), values)
+        self.source = self.same
+
+
 def test_columns_summed_up_bit_by_bit_are_those_summed_up_at_once() -> None:
     chance = random.Random(5)
-    values = [chance.choice([chance.uniform(-1, 1), math.nan]) for _ in range(9000)]
-    grown = Buckets()
-    for x, y in enumerate(values):
-        grown.add(x, y)
-        if x % 37 == 0:
-            grown.columns(120, plotting.x_per_column(grown.last_x, 120, None))
-    per = plotting.x_per_column(grown.last_x, 120, None)
-    assert grown.columns(120, per) == filled(values).columns(120, per)
+    values = [chance.choice([chance.uniform(-1, 1), math.nan]) for _ in range(3000)]
+    window, grown = Window(0.0, 25.6), Columns()
+    for count in range(1, 3000, 37):
+        grown.look(Growing(values[:count]), window, 120)
+    whole = Columns().look(Growing(values), window, 120)
+    assert grown.look(Growing(values), window, 120) == whole
 
 
-def test_the_store_stays_small_whatever_comes() -> None:
-    buckets = filled([1.0] * 100_000)
-    assert len(buckets.low) <= BUCKETS
-    assert math.log2(buckets.width).is_integer()
+def test_another_source_is_summed_up_anew() -> None:
+    looked, window = Columns(), Window(0.0, 1.0)
+    looked.look(Points([0, 1, 2], [1.0, 1.0, 1.0]), window, 10)
+    again = looked.look(Points([0, 1], [5.0, 5.0]), window, 10)
+    assert [again[column].high for column in sorted(again)] == [5.0, 5.0]
 
 
 def test_nan_none_and_infinity_are_counted_and_never_drawn() -> None:
-    buckets = filled([1.0, math.nan, None, math.inf, 2.0])
-    spans = buckets.columns(100, 1.0)
+    spans = filled([1.0, math.nan, None, math.inf, 2.0], 100, 1.0)
     assert [spans[column].count for column in range(5)] == [1, 0, 0, 0, 1]
     assert [spans[column].bad for column in range(5)] == [0, 1, 1, 1, 0]
     assert spans[4].high == 2.0
-
-
-def test_a_resumed_run_that_goes_back_in_steps_is_taken() -> None:
-    buckets = Buckets()
-    for x in [0, 10, 20, 30, 20, 30, 40]:
-        buckets.add(x, float(x))
-    assert buckets.last_x == 40
-    assert buckets.columns(100, 1.0)[20].count == 2
 
 
 @pytest.mark.parametrize("last", [1.0, 3.0, 99.0, 100.0, 1_000.0, 12_345.0, 1e6])
@@ -71,13 +75,21 @@ def test_without_an_end_the_picture_fills_half_to_all_of_the_width(last: float) 
     assert 0.45 <= last / per / 99 <= 1.02
 
 
-def test_one_more_point_moves_no_other_column() -> None:
-    buckets = filled([float(number % 7) for number in range(999)])
-    before = dict(buckets.columns(200, plotting.x_per_column(buckets.last_x, 200, None)))
-    buckets.add(999, 3.0)
-    after = buckets.columns(200, plotting.x_per_column(buckets.last_x, 200, None))
-    changed = [column for column in after if before.get(column) != after[column]]
-    assert changed == [max(after)]
+@pytest.mark.parametrize("last", [1.0, 74.0, 900.0, 7_000.0, 14_070.0])
+def test_with_a_known_end_half_of_the_picture_is_full_at_least(last: float) -> None:
+    per = plotting.x_per_column(last, 100, 14_070.0)
+    assert last <= per * 99.001
+    assert last >= per * 99 / 2.001 or per * 99 < 32
+
+
+def test_a_picture_holds_still_while_the_points_are_in_one_half_of_it() -> None:
+    wide = {plotting.x_per_column(last, 100, 10_000.0) for last in range(2_501, 5_000, 100)}
+    assert len(wide) == 1
+
+
+def test_axes_of_bytes_have_binary_steps() -> None:
+    scale = linear_scale(0, 450 * 2**20, 3, binary=True)
+    assert scale.ticks == (0.0, 256.0 * 2**20, 512.0 * 2**20)
 
 
 @pytest.mark.parametrize(
@@ -122,9 +134,9 @@ def test_labels_have_the_digits_they_need(value: float, ticks: tuple, text: str)
 
 
 def test_a_few_points_are_not_smoothed_and_many_are() -> None:
-    few = filled([0.0, 10.0, 0.0, 10.0]).columns(100, 1.0)
+    few = filled([0.0, 10.0, 0.0, 10.0], 100, 1.0)
     assert list(plotting.smooth(few).values()) == [0.0, 10.0, 0.0, 10.0]
-    many = filled([0.0, 10.0] * 100).columns(200, 1.0)
+    many = filled([0.0, 10.0] * 100, 200, 1.0)
     middle = [plotting.smooth(many)[column] for column in range(20, 180)]
     assert all(3.0 < value < 7.0 for value in middle)
 

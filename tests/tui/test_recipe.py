@@ -2,14 +2,17 @@
 
 import pytest
 from look import until, words
+from textual.content import Content
 
 from finetui import start
 from finetui.jobs.folder import Job
 from finetui.recipe.advice import advise
+from finetui.recipe.applies import idle
 from finetui.recipe.facts import Facts
 from finetui.recipe.files import load
 from finetui.recipe.forecast import plan
 from finetui.recipe.schema import FIELDS, defaults, replace, with_value
+from finetui.recipe.schema import field as field_of
 from finetui.tui.app import FinetuiApp
 from finetui.tui.messages import OpenRecipe
 from finetui.tui.screens import recipe_view
@@ -18,7 +21,6 @@ from finetui.tui.widgets.dialogs import Confirm
 from finetui.tui.widgets.form import FormList
 from finetui.workspace import create
 
-GIB = 2**30
 RECIPE = """\
 # my own words
 name = "first"
@@ -34,33 +36,65 @@ learning_rate = 2e-4   # as in the paper
 """
 
 
-def test_the_form_holds_every_field_of_the_schema():
-    fields = recipe_view.form_fields(defaults(), [])
-    assert [field.id for field in fields] == [found.id for found in FIELDS]
+def test_the_form_holds_every_field_of_the_schema_once():
+    fields = recipe_view.form_fields(defaults(), [], {})
+    assert sorted(field.id for field in fields) == sorted(found.id for found in FIELDS)
 
 
-def test_a_value_that_is_not_the_default_is_marked():
+def test_a_newcomer_sees_the_ten_fields_that_matter_and_the_rest_folded():
+    fields = recipe_view.form_fields(defaults(), [], {})
+    folded = recipe_view.folded_groups()
+    assert [f.id for f in fields if f.group not in folded] == list(recipe_view.FIRST)
+    assert len(recipe_view.FIRST) == 10
+
+
+def test_a_value_that_is_not_the_default_is_marked_and_the_default_told():
     recipe = with_value(defaults(), "method.rank", "64")
-    marked = [field.id for field in recipe_view.form_fields(recipe, []) if field.changed]
-    assert marked == ["method.rank"]
+    marked = [field for field in recipe_view.form_fields(recipe, [], {}) if field.changed]
+    assert [(field.id, field.note) for field in marked] == [("method.rank", "default 16")]
+
+
+def test_a_field_without_effect_says_why():
+    recipe = with_value(defaults(), "method.kind", "full")
+    fields = recipe_view.form_fields(recipe, [], idle(recipe))
+    rank = next(field for field in fields if field.id == "method.rank")
+    assert rank.idle == "full tuning has no adapter"
+    assert rank.idle in recipe_view.help_panel(field_of("method.rank"), [], rank.idle).plain
 
 
 def test_a_remark_stands_at_its_field_with_its_reason_in_the_help():
     recipe = with_value(defaults(), "training.learning_rate", "0.5")
     advice = advise(recipe, Facts())
     remark = recipe_view.worst_remarks(advice)["training.learning_rate"]
-    line = next(f for f in recipe_view.form_fields(recipe, advice) if f.id == remark.field)
+    line = next(f for f in recipe_view.form_fields(recipe, advice, {}) if f.id == remark.field)
     assert line.severity == remark.severity
-    found = next(found for found in FIELDS if found.id == remark.field)
-    text = recipe_view.help_panel(found, advice).plain
-    assert remark.message in text
-    assert remark.reason in text
-    assert remark.source in text
+    for dense in (False, True):
+        text = recipe_view.help_panel(field_of(remark.field), advice, dense=dense).plain
+        assert remark.message in text
+        assert remark.reason in text
+        assert remark.source in text
 
 
 def test_choices_that_cannot_run_yet_are_not_offered():
-    line = next(f for f in recipe_view.form_fields(defaults(), []) if f.id == "method.kind")
-    assert line.choices == ("lora",)
+    lines = recipe_view.form_fields(defaults(), [], {})
+    line = next(found for found in lines if found.id == "method.objective")
+    assert line.choices == ("sft", "pretrain", "dpo", "orpo", "kto")
+
+
+def test_a_cut_text_says_so_and_a_short_one_keeps_its_lines():
+    text = Content("one two three four five six seven")
+    assert recipe_view.fitted(text, 9, 2, 2, "more").plain == "one two\nmore"
+    assert recipe_view.fitted(Content("one"), 9, 3, 3, "more").plain == "one\n\n"
+
+
+def test_a_new_recipe_is_missed_only_when_something_was_chosen():
+    fresh = with_value(defaults(), "name", "new")
+    edits = Edits(fresh, blank=fresh)
+    assert edits.changed
+    assert not edits.missed
+    edits.change(with_value(fresh, "method.rank", "64"))
+    assert edits.missed
+    assert Edits(fresh).missed  # an import: nothing of it is on disk
 
 
 def test_undo_and_redo_walk_through_plain_values():
@@ -77,32 +111,24 @@ def test_undo_and_redo_walk_through_plain_values():
     assert edits.value == changed
 
 
-def test_the_forecast_names_memory_against_what_is_free():
-    facts = Facts(
-        rows=1000, tokens=100_000, trained_tokens=20_000, longest=200, gpus=1, gpu_free=100 * GIB,
-        model_parameters=10**9, model_hidden=2048, model_layers=16, vocab=32_000, disk_free=GIB,
-    )  # fmt: skip
-    text = recipe_view.forecast_panel(plan(defaults(), facts), facts, 44).plain
-    assert "375  125 an epoch" in text
-    assert "1.0 GiB free" in text
-
-
-def test_an_unknown_forecast_says_what_is_missing():
-    text = recipe_view.forecast_panel(plan(defaults()), Facts(), 44).plain
-    assert "unknown until the data are named" in text
-    assert "unknown until the model is named" in text
-
-
 def test_the_launch_page_says_what_will_run_and_what_is_recorded():
     recipe = replace(defaults(), "model.path", "models/[/b]base")
     advice = advise(recipe, Facts(rows=10))
-    page = recipe_view.launch_page(recipe, plan(recipe, Facts(rows=10)), advice, "jobs/x/adapter")
+    page = recipe_view.launch_page(recipe, plan(recipe, Facts(rows=10)), advice)
     assert "models/[/b]base" in page
     assert "lora, rank 16, alpha 32" in page
-    assert "jobs/x/adapter" in page
+    assert "train-run/adapter" in page
     warnings = [remark for remark in advice if remark.severity == "warning"]
     assert warnings
     assert all(remark.message in page for remark in warnings)
+
+
+def test_the_launch_page_of_full_tuning_names_no_adapter():
+    recipe = with_value(defaults(), "method.kind", "full")
+    page = recipe_view.launch_page(recipe, plan(recipe), [])
+    assert "full: all weights" in page
+    assert "train-run/model" in page
+    assert "rank" not in page
 
 
 @pytest.fixture
@@ -189,7 +215,7 @@ async def test_a_launch_asks_once_and_leads_to_the_train_screen(workspace, monke
     app = FinetuiApp(workspace, start="recipe")
     async with app.run_test(size=(120, 36)) as pilot:
         pane = await opened(app, pilot)
-        monkeypatch.setattr("finetui.tui.screens.recipe.advise", lambda *_: [])
+        monkeypatch.setattr("finetui.tui.screens.recipe_launch.advise", lambda *_: [])
         await pilot.press("r")
         await until(pilot, lambda: isinstance(app.screen, Confirm))
         assert started == []

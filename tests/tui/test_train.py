@@ -91,7 +91,7 @@ async def test_an_opened_job_shows_its_whole_history(workspace):
     app = FinetuiApp(workspace, start="train", request=OpenJob(job.path))
     async with app.run_test(size=(120, 36)) as pilot:
         await until(pilot, lambda: app.pane and app.pane.snapshot)
-        assert app.pane.query_one("#loss", BrailleChart)._taken["train"] == 20
+        assert len(app.pane.query_one("#loss", BrailleChart).graph.curves["train"]) == 20
         assert "finished" in words(app, "#run")
         assert "100 %" in words(app, "#scores")
         events = app.pane.query_one("#events", VirtualTable)
@@ -165,21 +165,3 @@ async def test_l_makes_the_loss_axis_logarithmic_and_back(workspace):
         assert chart.logarithmic
         await pilot.press("l")
         assert not chart.logarithmic
-
-
-@pytest.mark.parametrize(("width", "shown"), [(80, 1), (120, 2), (160, 4)])
-async def test_as_many_small_charts_show_as_have_room(workspace, width, shown):
-    job = finished_job(workspace)
-    app = FinetuiApp(workspace, start="train", request=OpenJob(job.path))
-    async with app.run_test(size=(width, 36)) as pilot:
-        await until(pilot, lambda: app.pane and app.pane.snapshot)
-
-        def charts() -> list[str]:
-            return [chart.id for chart in app.pane.query("#small BrailleChart") if chart.display]
-
-        await until(pilot, lambda: len(charts()) == shown)  # the layout follows the size
-        seen = charts()
-        await pilot.press("c")
-        after = charts()
-        assert len(after) == shown
-        assert (after == seen) == (shown == 4)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,13 +9,10 @@ from typing import Any
 import pytest
 from desk import HOSTILE, until
 from rich.cells import cell_len
-from textual.app import App, ComposeResult
-from textual.geometry import Region
-from textual.widget import Widget
+from stage import Stage, Watched, lines_of
 from textual.widgets import Input, TextArea
 
 from finetui.tui.app import FinetuiApp
-from finetui.tui.widgets.chart import BrailleChart, Line
 from finetui.tui.widgets.dialogs import Choose, Confirm, EditorDialog, TextPrompt
 from finetui.tui.widgets.form import FormField, FormList
 from finetui.tui.widgets.panel import entitle
@@ -29,53 +25,6 @@ from finetui.tui.widgets.table import (
     fit_cell,
     fit_columns,
 )
-
-
-class Stage(App[None]):
-    """One widget on an empty screen, and the messages it sent."""
-
-    def __init__(self, widget: Widget) -> None:
-        super().__init__()
-        self.widget = widget
-        self.seen: list[Any] = []
-
-    def get_theme_variable_defaults(self) -> dict[str, str]:
-        from finetui.tui import themes
-
-        return themes.own_variables(self.current_theme)
-
-    def compose(self) -> ComposeResult:
-        yield self.widget
-
-    def on_event_seen(self, message: Any) -> None:
-        self.seen.append(message)
-
-    for _name in (
-        "virtual_table_row_highlighted",
-        "virtual_table_row_selected",
-        "form_list_field_edited",
-        "form_list_field_typing",
-        "braille_chart_step_selected",
-    ):
-        locals()[f"on_{_name}"] = on_event_seen
-
-
-def lines_of(widget: Widget) -> list[str]:
-    return [widget.render_line(y).text for y in range(widget.size.height)]
-
-
-class Watched:
-    """Counts the regions that a widget asks to repaint."""
-
-    def __init__(self, widget: Widget, patch: pytest.MonkeyPatch) -> None:
-        self.regions: list[tuple[Region, ...]] = []
-        real = widget.refresh
-
-        def refresh(*regions: Region, **options: Any) -> Any:
-            self.regions.append(regions)
-            return real(*regions, **options)
-
-        patch.setattr(widget, "refresh", refresh)
 
 
 class Million:
@@ -204,123 +153,6 @@ async def test_go_to_brings_a_far_row_to_the_middle() -> None:
         await until(lambda: "500,001" in "".join(lines_of(table)))
         place = next(y for y, line in enumerate(lines_of(table)) if "500,001" in line)
         assert 5 < place < 15
-
-
-# -- chart -----------------------------------------------------------------------------------
-
-
-def chart(**options: Any) -> BrailleChart:
-    lines = [Line("train"), Line("eval", "$series-2", points=True)]
-    return BrailleChart("loss", lines, classes="", **options)
-
-
-async def test_a_chart_shows_its_lines_values_and_labels() -> None:
-    made = chart()
-    app = Stage(made)
-    async with app.run_test(size=(70, 16)):
-        made.feed("train", range(0, 500, 5), [2 - n / 60 for n in range(100)])
-        made.feed("eval", [100, 400], [1.8, 0.7])
-        await until(lambda: "●" in "".join(lines_of(made)))
-        text = lines_of(made)
-        assert "train 0.35" in text[0]
-        assert "eval 0.7" in text[0]
-        assert any(any(0x2800 < ord(char) <= 0x28FF for char in line) for line in text)
-        assert text[-1].split()[0] == "0"
-
-
-async def test_one_more_point_repaints_a_few_cells_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = chart()
-    app = Stage(made)
-    async with app.run_test(size=(100, 20)):
-        made.set_end(1000)
-        steps = list(range(600))
-        values = [2 * math.exp(-n / 200) + 0.5 for n in steps]
-        made.feed("train", steps, values)
-        await until(lambda: made._cells)
-        watched = Watched(made, monkeypatch)
-        made.feed("train", range(601), [*values, 0.6])
-        cells = sum(region.area for call in watched.regions for region in call)
-        assert watched.regions
-        assert all(call for call in watched.regions), "the whole chart was repainted"
-        assert cells < 40
-
-
-async def test_an_update_that_changes_nothing_repaints_nothing(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    made = chart()
-    app = Stage(made)
-    async with app.run_test(size=(100, 20)):
-        made.feed("train", [0, 1], [1.0, 2.0])
-        watched = Watched(made, monkeypatch)
-        made.feed("train", [0, 1], [1.0, 2.0])
-        made.set_end(None)
-        assert watched.regions == []
-
-
-async def test_nan_is_a_gap_with_a_mark_and_is_said() -> None:
-    made = chart()
-    app = Stage(made)
-    async with app.run_test(size=(60, 12)):
-        values = [1.0] * 20 + [math.nan] * 10
-        made.feed("train", range(30), values)
-        await until(lambda: "×" in "".join(lines_of(made)))
-        assert "train NaN" in lines_of(made)[0]
-
-
-async def test_a_log_axis_and_back() -> None:
-    made = chart()
-    app = Stage(made)
-    async with app.run_test(size=(60, 14)) as pilot:
-        made.feed("train", range(40), [10.0 ** -(n / 10) for n in range(40)])
-        made.focus()
-        await pilot.press("l")
-        text = "\n".join(lines_of(made))
-        assert "log" in text
-        assert "1e-4" in text
-        await pilot.press("l")
-        assert "log" not in "\n".join(lines_of(made))
-
-
-async def test_a_mark_reads_values_and_enter_hands_out_its_steps() -> None:
-    made = chart()
-    app = Stage(made)
-    async with app.run_test(size=(60, 14)) as pilot:
-        made.feed("train", range(50), [float(n) for n in range(50)])
-        made.focus()
-        await pilot.press("left", "left", "enter")
-        await until(lambda: any(isinstance(m, BrailleChart.StepSelected) for m in app.seen))
-        picked = next(m for m in app.seen if isinstance(m, BrailleChart.StepSelected))
-        assert 0 <= picked.first <= picked.last < 50
-
-
-async def test_a_shorter_series_starts_again() -> None:
-    made = chart()
-    app = Stage(made)
-    async with app.run_test(size=(60, 14)):
-        made.feed("train", range(50), [5.0] * 50)
-        made.feed("train", range(3), [1.0] * 3)
-        assert "train 1" in lines_of(made)[0]
-        assert made._series["train"].last_x == 2
-
-
-@pytest.mark.parametrize("size", [(16, 3), (10, 2), (30, 5), (300, 80)])
-async def test_a_chart_can_be_any_size(size: tuple[int, int]) -> None:
-    made = chart()
-    app = Stage(made)
-    async with app.run_test(size=size):
-        made.feed("train", range(5000), [math.sin(n / 50) for n in range(5000)])
-        await until(lambda: made.size.width)
-        assert all(cell_len(line) == made.size.width for line in lines_of(made))
-
-
-async def test_plain_characters_where_a_font_has_no_braille() -> None:
-    made = chart(ascii=True)
-    app = Stage(made)
-    async with app.run_test(size=(60, 14)):
-        made.feed("train", range(50), [float(n) for n in range(50)])
-        made.feed("eval", [10], [3.0])
-        assert "".join(lines_of(made)).isascii()
 
 
 # -- form ------------------------------------------------------------------------------------

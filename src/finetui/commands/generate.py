@@ -1,4 +1,4 @@
-"""``finetui generate``: answer the prompts of a data set with a model or a job's adapter."""
+"""``finetui generate``: answer the prompts of a data set with a model or a training run."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def parser() -> argparse.ArgumentParser:
     made = console.parser("Answer the prompts of a data set and score the answers where the rows "
                           "have a reference.", json=True)  # fmt: skip
     made.add_argument("data", help="a data set with prompts")
-    made.add_argument("--job", default="", help="a training run: its model with its adapter")
-    made.add_argument("--model", default="", help="a model folder or hub id, without an adapter")
+    made.add_argument("--job", default="", help="a training run: its model with what it learned")
+    made.add_argument("--model", default="", help="a model folder or hub id, as it is")
     made.add_argument("--limit", type=int, default=0, help="at most so many rows (0: all)")
     made.add_argument("--max-new-tokens", type=int, default=64)
     made.add_argument("--temperature", type=float, default=0.0)
@@ -25,12 +25,9 @@ def parser() -> argparse.ArgumentParser:
 
 def run(arguments: argparse.Namespace) -> int:
     workspace = console.workspace_of(arguments)
-    model, adapter = arguments.model, ""
-    if not model:
-        trained = start.trained_job(workspace, arguments.job)
-        model, adapter = trained.spec()["recipe"]["model"]["path"], str(trained.adapter)
+    side = arguments.model or start.trained_job(workspace, arguments.job)
     job = start.start_generation(
-        workspace, model, arguments.data, adapter=adapter, limit=arguments.limit,
+        workspace, side, arguments.data, limit=arguments.limit,
         max_new_tokens=arguments.max_new_tokens, temperature=arguments.temperature,
         seed=arguments.seed,
     )  # fmt: skip

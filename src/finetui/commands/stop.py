@@ -13,6 +13,9 @@ from finetui.jobs.liveness import state
 def parser() -> argparse.ArgumentParser:
     made = console.parser("Ask a job to save what it has and stop at the next step.")
     made.add_argument("job", help="its id, folder, or part of the id")
+    made.add_argument(
+        "--best", action="store_true", help="take the best weights so far, and score them"
+    )
     return made
 
 
@@ -22,6 +25,6 @@ def run(arguments: argparse.Namespace) -> int:
     if not now.alive:
         console.say(f"{job.id} is not running: {now.name}. {now.sentence}")
         return 1
-    control.request(job, "stop")
-    console.say(f"{job.id} was asked to save and stop; follow it: finetui watch {job.id}")
+    said = control.request(job, "stop_best" if arguments.best else "stop")
+    console.say(f"{said}; follow it: finetui watch {job.id}")
     return 0

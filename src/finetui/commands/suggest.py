@@ -255,9 +255,8 @@ def _print(requests: Sequence[Request], json: bool) -> None:
 def _ask_local_job(
     queue: Queue, sets: Sequence[DataSet], requests: list[Request], arguments: argparse.Namespace
 ) -> int:
-    workspace, model, adapter = queue.workspace, arguments.local, ""
-    if not model:
-        model, adapter = _trained(workspace, arguments.job)
+    workspace, named = queue.workspace, "" if arguments.job == "last" else arguments.job
+    side = arguments.local or start.trained_job(workspace, named)
     if arguments.dry_run:
         _print(requests, arguments.json)
         return 0
@@ -266,7 +265,7 @@ def _ask_local_job(
     path = candidates.write_prompts(workspace, requests, name)
     heat = wanted.temperature if arguments.temperature is None else arguments.temperature
     job = start.start_generation(
-        workspace, model, str(path), adapter=adapter, temperature=heat, seed=arguments.seed,
+        workspace, side, str(path), temperature=heat, seed=arguments.seed,
         max_new_tokens=arguments.max_tokens or wanted.max_tokens,
     )  # fmt: skip
     console.say(f"If you leave, take the answers later: --collect {job.id}")
@@ -274,15 +273,6 @@ def _ask_local_job(
     if watch.ended(job):
         return 1
     return _collect(queue, sets, job, arguments)
-
-
-def _trained(workspace: Workspace, name: str) -> tuple[str, str]:
-    """The model and adapter of a training run; ``last`` is the newest with an adapter."""
-    job = start.trained_job(workspace, "" if name == "last" else name)
-    recipe = job.spec().get("recipe", {})
-    if "model" not in recipe or not job.adapter.is_dir():
-        raise UserError("is no training run with an adapter.", job.id, "See: finetui jobs")
-    return recipe["model"]["path"], str(job.adapter)
 
 
 def _collect(queue: Queue, sets: Sequence[DataSet], job: Job, arguments: argparse.Namespace) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from finetui import start
 from finetui.commands import console, watch
-from finetui.display import size
+from finetui.display import duration, size
 from finetui.errors import UserError
 from finetui.recipe.advice import Advice
 from finetui.recipe.field import FieldError
@@ -61,7 +61,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def tell_forecast(forecast: Plan) -> None:
-    """What the run would take; unknown figures are left out."""
+    """What the run would take, in a few lines; unknown figures are left out.
+
+    `finetui forecast` says more, by component.
+    """
     about = "" if forecast.exact else "about "
     if forecast.steps is not None:
         console.out(f"steps    {forecast.steps:,}")
@@ -73,6 +76,9 @@ def tell_forecast(forecast: Plan) -> None:
         console.out(f"memory   {size(forecast.peak_bytes_low)} to {size(forecast.peak_bytes_high)}")
     if forecast.disk_bytes is not None:
         console.out(f"disk     {size(forecast.disk_bytes)}")
+    if forecast.seconds_low is not None and forecast.seconds_high is not None:
+        low, high = duration(forecast.seconds_low), duration(forecast.seconds_high)
+        console.out(f"time     {low} to {high}, by this machine's earlier runs")
 
 
 def recipe_file(workspace: Workspace, name: str) -> Path:

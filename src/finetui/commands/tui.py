@@ -13,7 +13,7 @@ from finetui.errors import UserError
 from finetui.workspace import MARKER, Workspace, create, create_sample, find
 
 if TYPE_CHECKING:
-    from finetui.tui.messages import OpenSession
+    pass
 
 
 def run(argv: Sequence[str]) -> int:
@@ -32,7 +32,7 @@ def open_on(
     workspace: Workspace,
     flags: dict[str, object],
     screen: str = "home",
-    request: OpenSession | None = None,
+    request: object | None = None,
 ) -> int:
     """Run the app until the person leaves. Raises UserError where the terminal is unfit."""
     from finetui.tui.app import FinetuiApp

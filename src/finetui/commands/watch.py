@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import argparse
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from finetui.commands import console
 from finetui.display import clean, duration
-from finetui.jobs.events import EventTail
+from finetui.errors import UserError
+from finetui.jobs.events import Event, EventTail
 from finetui.jobs.folder import Job, find_job
+from finetui.jobs.history import History
 from finetui.jobs.liveness import state
-from finetui.jobs.monitor import JobReader, Snapshot
+from finetui.jobs.monitor import JobReader
+from finetui.jobs.reading import Reading
+from finetui.jobs.snapshot import EventLine, Progress
+from finetui.workspace import Workspace
 
 _LOOK_EVERY_S = 0.5
 _FIGURES_EVERY_S = 5.0
+_STEPS_BEFORE = 20
+# So that the curves of a run that is followed for days do not fill the memory: nobody draws them.
+_FORGET_AFTER = 10_000
 
 Write = Callable[[str], None]
 
@@ -24,16 +33,34 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("job", nargs="?", default="last",
                       help="its id, folder, or part of the id (default: the newest)")  # fmt: skip
     made.add_argument("--once", action="store_true", help="print what is there and return")
+    made.add_argument("--all", action="store_true",
+                      help=f"every step from the first on (default: the last {_STEPS_BEFORE} "
+                      "that are there, then all that come)")  # fmt: skip
+    made.add_argument("--full", action="store_true", help="the live screen instead of lines")
     return made
 
 
 def run(arguments: argparse.Namespace) -> int:
-    job = find_job(console.workspace_of(arguments).jobs, arguments.job)
+    workspace = console.workspace_of(arguments)
+    job = find_job(workspace.jobs, arguments.job)
+    if arguments.full:
+        return full(workspace, job, arguments)
     if arguments.json:
         events(job, once=arguments.once)
     else:
-        follow(job, console.out, once=arguments.once)
+        before = None if arguments.all else _STEPS_BEFORE
+        steps(job, console.out, once=arguments.once, before=before)
     return ended(job)
+
+
+def full(workspace: Workspace, job: Job, arguments: argparse.Namespace) -> int:
+    """Open the workstation on this job's live screen."""
+    if arguments.json or arguments.once:
+        raise UserError("--full is a screen.", fix="Leave out --json and --once.")
+    from finetui.commands.tui import open_on
+    from finetui.tui.messages import OpenJob
+
+    return open_on(workspace, {}, "train", OpenJob(job.path))
 
 
 def ended(job: Job) -> int:
@@ -45,14 +72,84 @@ def ended(job: Job) -> int:
 
 def events(job: Job, once: bool = False) -> None:
     """Print every event as one JSON value a line until the job has ended."""
-    tail = EventTail(job)
+    for event in _coming(EventTail(job), job, once):
+        if event is not None:
+            console.emit(event)
+
+
+def steps(job: Job, write: Write, once: bool = False, before: int | None = None) -> None:
+    """Write a line for each step event and for whatever else happens, until the job has ended.
+
+    Of the steps that are there already only the last ``before`` are written, None for all.
+    """
+    reading = Reading(job)
+    if before is not None:
+        reading.skim()
+        if any(reading.positions.values()):  # samples do not know which evaluation was the best
+            reading.history.ledger.figures["best_eval_loss"] = -math.inf
+    teller = Teller(reading.history)
+    waiting: list[str] = []
+    for event in _coming(EventTail(job, reading.positions), job, once):
+        if event is None:
+            _write_last(waiting, before, write)
+            waiting, before = [], None
+            continue
+        lines = teller.lines(event)
+        if before is None:
+            for line in lines:
+                write(line)
+        else:
+            waiting += lines
+            if event["kind"] == "step":
+                del waiting[: max(0, len(waiting) - 2 * before)]
+    _write_last(waiting, before, write)
+
+
+def _write_last(lines: list[str], count: int | None, write: Write) -> None:
+    for line in lines if count is None else lines[-count:]:
+        write(line)
+
+
+def _coming(tail: EventTail, job: Job, once: bool) -> Iterator[Event | None]:
+    """The events until the job has ended; None whenever there are no more for now."""
     while True:
         over = once or not state(job).alive  # looked at before the read, so that none is missed
-        for event in tail.read():
-            console.emit(event)
+        while found := tail.read():
+            yield from found
+        yield None
         if over:
             return
         time.sleep(_LOOK_EVERY_S)
+
+
+class Teller:
+    """Events in words, a line each."""
+
+    def __init__(self, history: History) -> None:
+        self._history = history
+        self._steps = 0
+
+    def lines(self, event: Event) -> list[str]:
+        """Return what an event says; [] when it says nothing to people."""
+        told = self._history.ledger.lines[-1:]
+        self._history.add(event, event["attempt"])
+        if event["kind"] == "step":
+            self._steps += 1
+            if self._steps % _FORGET_AFTER == 0:
+                self._history = History(self._history.ledger)
+        fresh = [spoken(line) for line in _after(self._history.ledger.lines, told)]
+        return [*fresh, self._step(event)] if event["kind"] == "step" else fresh
+
+    def _step(self, event: Event) -> str:
+        now = self._history.now() | {"eta_s": self._history.eta()}
+        return f"{_clock(event.get('t'))}  {figures(now)}"
+
+
+def _after(lines: list[EventLine], told: list[EventLine]) -> list[EventLine]:
+    for count, line in enumerate(reversed(lines)):
+        if told and line is told[0]:
+            return lines[len(lines) - count :]
+    return lines
 
 
 def follow(job: Job, write: Write, once: bool = False) -> None:
@@ -65,31 +162,47 @@ def follow(job: Job, write: Write, once: bool = False) -> None:
         if snapshot := reader.poll():
             fresh = [line for line in snapshot.events if line.t > told]
             for line in fresh:
-                write(clean(f"{time.strftime('%H:%M:%S', time.localtime(line.t))}  {line.text}"))
+                write(spoken(line))
             told = fresh[-1].t if fresh else told
-            now_figures = figures(snapshot)
+            now_figures = figures(vars(snapshot))
             if now_figures not in ("", last_figures) and (over or time.monotonic() >= next_figures):
-                write(now_figures)
+                write(" " * 10 + now_figures)
                 last_figures, next_figures = now_figures, time.monotonic() + _FIGURES_EVERY_S
         if over:
             return
         time.sleep(_LOOK_EVERY_S)
 
 
-def figures(snapshot: Snapshot) -> str:
-    """One line of figures: the stage's progress, or step, losses, rate and time left."""
-    if snapshot.progress is not None:
-        return (
-            f"          {snapshot.progress.text} {snapshot.progress.done}/{snapshot.progress.total}"
-        )
-    if not snapshot.step:
+def spoken(line: EventLine) -> str:
+    """One thing that happened, with its time of day."""
+    return clean(f"{_clock(line.t)}  {line.text}")
+
+
+def _clock(t: object) -> str:
+    known = t if isinstance(t, int | float) else 0.0
+    return time.strftime("%H:%M:%S", time.localtime(known))
+
+
+def figures(now: dict[str, object]) -> str:
+    """A snapshot's fields on one line: the stage's progress, or step, losses, rate, time left."""
+    progress = now.get("progress")
+    if isinstance(progress, Progress):
+        return clean(f"{progress.text} {progress.done}/{progress.total}")
+    if not now.get("step"):
         return ""
-    parts = [f"step {snapshot.step}/{snapshot.total_steps or '?'}"]
-    for name, value in (("loss", snapshot.loss), ("eval", snapshot.eval_loss)):
-        if value is not None:
-            parts.append(f"{name} {value:.4g}")
-    if snapshot.tokens_per_s:
-        parts.append(f"{snapshot.tokens_per_s:,.0f} tokens/s")
-    if snapshot.eta_s:
-        parts.append(f"{duration(snapshot.eta_s)} left")
-    return "          " + "  ".join(parts)
+    parts = [f"step {now['step']}/{now.get('total_steps') or '?'}"]
+    for name, form in (
+        ("loss", "loss {:.4g}"),
+        ("eval_loss", "eval {:.4g}"),
+        ("probe_loss", "probe {:.4g}"),
+        ("lr", "lr {:.3g}"),
+        ("grad_norm", "grad {:.3g}"),
+        ("tokens_per_s", "{:,.0f} tokens/s"),
+    ):
+        value = now.get(name)
+        if isinstance(value, int | float):
+            parts.append(form.format(value) if math.isfinite(value) else f"{name} NaN")
+    eta = now.get("eta_s")
+    if isinstance(eta, int | float) and eta:
+        parts.append(f"{duration(eta)} left")
+    return "  ".join(parts)

@@ -25,6 +25,10 @@ _MARKER = re.compile(r"\{%-?\s*generation\s*-?%\}")
 _MARKS = "_finetui_marks"
 
 
+class TemplateRefusal(UserError):
+    """The template raised an error of its own for this chat: a role, an order, a missing part."""
+
+
 @dataclass
 class _Marks:
     """What the generation blocks rendered, and where; ``length`` is the text so far."""
@@ -48,7 +52,7 @@ class ChatTemplate:
     def render(self, variables: Mapping[str, Any]) -> tuple[str, list[Span]]:
         """Text, and the character spans of its ``{% generation %}`` blocks.
 
-        Raises UserError with the template's own reason when it refuses the chat.
+        Raises TemplateRefusal with the template's own reason when it refuses the chat.
         """
         marks = _Marks()
         parts: list[str] = []
@@ -59,7 +63,7 @@ class ChatTemplate:
         except UserError:
             raise
         except Exception as error:  # a template is a program of its own: it may raise anything
-            raise UserError(
+            raise TemplateRefusal(
                 f"the chat template refuses this chat: {error}.", self.origin
             ) from error
         text = "".join(parts)

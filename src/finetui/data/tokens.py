@@ -5,20 +5,23 @@ Stands on `tokenizers` (imported lazily) and `data.chat_template`, never on tran
 
 from __future__ import annotations
 
+import bisect
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from finetui.data.chat_template import ChatTemplate, Span
+from finetui.data.templates import template_source
 from finetui.errors import UserError
 
 if TYPE_CHECKING:
     import tokenizers
 
 LossOn: TypeAlias = Literal["assistant", "last", "all"]
+Side: TypeAlias = Literal["end", "start"]
 Messages: TypeAlias = Sequence[Mapping[str, Any]]
 
 _PROBE: list[dict[str, str]] = [
@@ -32,7 +35,9 @@ class Encoded:
     """One example as tokens.
 
     ``ids``, ``trained`` and ``offsets`` have one entry a token; offsets are characters of
-    ``text``. ``truncated`` counts the tokens that were cut off behind ``max_length``.
+    ``text``. ``truncated`` counts the tokens that were cut off to fit ``max_length``. ``joined``
+    says that an answer's first letters share a token with the end of its prompt: when answering,
+    the model sees another token there.
     """
 
     ids: list[int]
@@ -40,6 +45,7 @@ class Encoded:
     truncated: int
     offsets: list[Span]
     text: str
+    joined: bool = False
 
     @property
     def trained_tokens(self) -> int:
@@ -93,28 +99,42 @@ class ChatTokenizer:
         max_length: int | None = None,
         loss_on: LossOn = "assistant",
         tools: Sequence[Any] | None = None,
+        cut: Side = "end",
+        from_turn: int = 0,
     ) -> Encoded:
         """Tokens of a whole chat, with the trained ones marked.
 
-        ``loss_on``: every assistant turn, only the last one, or all tokens. Raises UserError
-        when the template refuses the chat or cannot tell its assistant part.
+        ``loss_on``: every assistant turn, only the last one, or all tokens; ``from_turn`` (counted
+        from 0) leaves the turns before it untrained. A chat longer than ``max_length`` loses its
+        ``cut`` side. Raises UserError when the template refuses the chat or cannot tell its
+        assistant part.
         """
         if not self.has_template:
-            return self._encode_without_template(messages, max_length, loss_on)
-        if loss_on == "all":
-            text = self.render(messages, tools=tools)
-            spans = [(0, len(text))]
-        elif self.has_markers:
-            text, spans = self._template.render(self._variables(messages, False, tools))
-            if loss_on == "last":
-                spans = self._last_turn(messages, tools, text, spans)
+            encoded = self._encode_without_template(messages, loss_on)
         else:
-            text, spans = self._prefixed(messages, tools, only_last=loss_on == "last")
-        return self._encoded(text, spans, max_length)
+            turns = [turn for turn in _assistant_turns(messages) if turn >= from_turn]
+            wanted = turns[-1:] if loss_on == "last" else turns
+            text, spans = self._spans(messages, tools, None if loss_on == "all" else wanted)
+            encoded = self._encoded(text, spans)
+        return shortened(encoded, max_length, cut, self._begins(encoded))
 
-    def encode_text(self, text: str, max_length: int | None = None) -> Encoded:
+    def _spans(
+        self, messages: Messages, tools: Sequence[Any] | None, turns: list[int] | None
+    ) -> tuple[str, list[Span]]:
+        """Text and what is trained of it: these assistant turns, or everything for None."""
+        if turns is None:
+            text = self.render(messages, tools=tools)
+            return text, [(0, len(text))]
+        if not self.has_markers:
+            return self._prefixed(messages, tools, turns)
+        text, spans = self._template.render(self._variables(messages, False, tools))
+        left_out = [turn for turn in _assistant_turns(messages) if turn not in turns]
+        return text, self._behind(messages, tools, text, spans, turns) if left_out else spans
+
+    def encode_text(self, text: str, max_length: int | None = None, cut: Side = "end") -> Encoded:
         """Plain text: every token trained, an end token behind it."""
-        return self._encoded(text, [(0, len(text))], max_length, end=True, add_special_tokens=True)
+        encoded = self._encoded(text, [(0, len(text))], end=True, add_special_tokens=True)
+        return shortened(encoded, max_length, cut, self._begins(encoded))
 
     def encode_prompt(self, messages: Messages, tools: Sequence[Any] | None = None) -> list[int]:
         """Tokens of a chat up to where the assistant's answer begins."""
@@ -142,23 +162,28 @@ class ChatTokenizer:
     # -- spans of the assistant ---------------------------------------------------------------
 
     def _prefixed(
-        self, messages: Messages, tools: Sequence[Any] | None, only_last: bool
+        self, messages: Messages, tools: Sequence[Any] | None, turns: list[int]
     ) -> tuple[str, list[Span]]:
-        """Text and the assistant spans, found by rendering the chat turn by turn."""
+        """Text and the spans of assistant ``turns``, found by rendering the chat turn by turn."""
         text = self.render(messages, tools=tools)
         spans: list[Span] = []
-        turns = _assistant_turns(messages)
-        for turn in turns[-1:] if only_last else turns:
+        for turn in turns:
             before = self.render(messages[:turn], answer_follows=True, tools=tools)
             upto = (
                 text
                 if turn == len(messages) - 1
-                else self.render(messages[: turn + 1], tools=tools)
+                else self._without_last_end(self.render(messages[: turn + 1], tools=tools), text)
             )
             self._require_prefix(before, upto, turn)
             self._require_prefix(upto, text, turn)
             spans.append((len(before), self._end_of_turn(upto)))
         return text, spans
+
+    def _without_last_end(self, upto: str, text: str) -> str:
+        """Some templates (Phi 3) write one more end token behind a whole chat, not a turn."""
+        end = self.special.get("eos_token", "")
+        ends = bool(end) and upto.endswith(end) and not text.startswith(upto)
+        return upto.removesuffix(end) if ends else upto
 
     def _require_prefix(self, start: str, whole: str, turn: int) -> None:
         if whole.startswith(start):
@@ -170,7 +195,8 @@ class ChatTokenizer:
             f"{start[place : place + 40]!r} becomes {whole[place : place + 40]!r}, so the "
             "trained part cannot be told.",
             self.origin,
-            "Put {% generation %} markers into the template, or train on all tokens.",
+            "Set data.loss_on to last, choose another model.chat_template, or put "
+            "{% generation %} markers into this one.",
         )
 
     def _end_of_turn(self, text: str) -> int:
@@ -179,26 +205,28 @@ class ChatTokenizer:
         ends = any(bare.endswith(token) for token in self._special_texts)
         return len(bare) if ends else len(text)
 
-    def _last_turn(
-        self, messages: Messages, tools: Sequence[Any] | None, text: str, spans: list[Span]
+    def _behind(
+        self,
+        messages: Messages,
+        tools: Sequence[Any] | None,
+        text: str,
+        spans: list[Span],
+        turns: list[int],
     ) -> list[Span]:
-        """The spans of the last assistant turn: those behind everything rendered before it."""
-        turns = _assistant_turns(messages)
-        if len(turns) < 2 or not spans:
-            return spans
+        """The spans behind everything that is rendered before the first of ``turns``."""
+        if not turns or not spans:
+            return []
         try:
-            before = self.render(messages[: turns[-1]], tools=tools)
+            before = self.render(messages[: turns[0]], tools=tools)
         except UserError:
-            return spans[-1:]
+            return spans[-len(turns) :]
         if not text.startswith(before):
-            return spans[-1:]
-        return [span for span in spans if span[0] >= len(before)] or spans[-1:]
+            return spans[-len(turns) :]
+        return [span for span in spans if span[0] >= len(before)] or spans[-len(turns) :]
 
     # -- text to tokens -----------------------------------------------------------------------
 
-    def _encode_without_template(
-        self, messages: Messages, max_length: int | None, loss_on: LossOn
-    ) -> Encoded:
+    def _encode_without_template(self, messages: Messages, loss_on: LossOn) -> Encoded:
         """Prompt and completion one behind the other: all a model without a template has."""
         roles = [str(message.get("role")) for message in messages]
         if roles not in (["user", "assistant"], ["assistant"]):
@@ -211,15 +239,12 @@ class ChatTokenizer:
         texts = [str(message.get("content") or "") for message in messages]
         whole = "".join(texts)
         start = 0 if loss_on == "all" else len(whole) - len(texts[-1])
-        return self._encoded(
-            whole, [(start, len(whole))], max_length, end=True, add_special_tokens=True
-        )
+        return self._encoded(whole, [(start, len(whole))], end=True, add_special_tokens=True)
 
     def _encoded(
         self,
         text: str,
         spans: list[Span],
-        max_length: int | None,
         end: bool = False,
         add_special_tokens: bool = False,
     ) -> Encoded:
@@ -230,14 +255,14 @@ class ChatTokenizer:
             ids.append(self.end_ids[0])
             offsets.append((len(text), len(text)))
             trained.append(True)
-        cut = len(ids) if max_length is None else max_length
-        return Encoded(
-            ids=ids[:cut],
-            trained=trained[:cut],
-            truncated=max(0, len(ids) - cut),
-            offsets=_touching(offsets[:cut]),
-            text=text,
-        )
+        whole = _touching(offsets)
+        joined = any(_splits(start, whole) for start, _ in spans)
+        return Encoded(ids, trained, 0, whole, text, joined)
+
+    def _begins(self, encoded: Encoded) -> bool:
+        """Whether the first token is the model's beginning-of-sequence token."""
+        begin = self.special.get("bos_token")
+        return bool(begin and encoded.ids and encoded.ids[0] == self.tokenizer.token_to_id(begin))
 
     def _is_special(self, token_id: int) -> bool:
         return token_id in self.end_ids or token_id in self._special_ids
@@ -269,11 +294,37 @@ class ChatTokenizer:
         }
 
 
-def load_chat_tokenizer(model_dir: Path | str) -> ChatTokenizer:
-    """The tokenizer and chat template of a model folder.
+def shortened(encoded: Encoded, max_length: int | None, cut: Side, begins: bool) -> Encoded:
+    """At most ``max_length`` tokens of an example, the rest cut off one side.
 
+    A beginning-of-sequence token (``begins``) is kept when the start is cut: models lean on it.
+    """
+    over = len(encoded.ids) - (max_length or len(encoded.ids))
+    if over <= 0:
+        return encoded
+    left_out = kept_out(len(encoded.ids), over, cut, begins)
+    return replace(
+        encoded,
+        ids=encoded.ids[: left_out.start] + encoded.ids[left_out.stop :],
+        trained=encoded.trained[: left_out.start] + encoded.trained[left_out.stop :],
+        truncated=over,
+        offsets=encoded.offsets[: left_out.start] + encoded.offsets[left_out.stop :],
+    )
+
+
+def kept_out(length: int, over: int, cut: Side, begins: bool) -> range:
+    """The positions of ``length`` tokens that are cut when ``over`` of them are too many."""
+    if cut == "end":
+        return range(length - over, length)
+    return range(int(begins), int(begins) + over)
+
+
+def load_chat_tokenizer(model_dir: Path | str, chat_template: str = "") -> ChatTokenizer:
+    """The tokenizer of a model folder, with its chat template or another.
+
+    ``chat_template`` is the name of one of ours, a .jinja file, or empty for the folder's own.
     Reads tokenizer.json, tokenizer_config.json, chat_template.jinja, generation_config.json.
-    Raises UserError when there is no tokenizer.json or one of them is broken.
+    Raises UserError when there is no tokenizer.json or one of the files is missing or broken.
     """
     import tokenizers
 
@@ -297,7 +348,7 @@ def load_chat_tokenizer(model_dir: Path | str) -> ChatTokenizer:
     pad = tokenizer.token_to_id(special["pad_token"]) if "pad_token" in special else None
     return ChatTokenizer(
         tokenizer=tokenizer,
-        template=_template(folder, config),
+        template=template_source(chat_template) or _template(folder, config),
         special=special,
         end_ids=end_ids,
         pad_id=pad if pad is not None else (end_ids[0] if end_ids else 0),
@@ -315,6 +366,12 @@ def _covers(span: Span, offset: Span) -> bool:
     if offset[0] == offset[1]:
         return start < offset[1] <= end
     return offset[0] < end and offset[1] > start
+
+
+def _splits(place: int, offsets: list[Span]) -> bool:
+    """True when a character place lies inside a token."""
+    at = bisect.bisect_left(offsets, (place, place)) - 1
+    return at >= 0 and offsets[at][0] < place < offsets[at][1]
 
 
 def _touching(offsets: list[Span]) -> list[Span]:

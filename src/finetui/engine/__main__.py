@@ -6,11 +6,12 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from finetui.errors import UserError
+from finetui.jobs.folder import Job
 from finetui.jobs.worker import SupersededError, WorkerSession
 from finetui.workspace import Workspace
 
@@ -31,7 +32,7 @@ def main(arguments: list[str]) -> int:
         print("usage: python -m finetui.engine JOB (a job folder)", file=sys.stderr)
         return 2
     prepare_environment()
-    hide_unused_libraries()
+    hide_unused_libraries(needed_libraries(Path(arguments[0])))
     with WorkerSession(Path(arguments[0]).resolve()) as session:
         listen_for_interrupt(session)
         return work(session)
@@ -56,16 +57,32 @@ def prepare_environment() -> None:
     os.environ["CUDA_VISIBLE_DEVICES"] = "0" if visible is None else visible.split(",")[0]
 
 
-def hide_unused_libraries() -> None:
+def needed_libraries(folder: Path) -> set[str]:
+    """The libraries of `hide_unused_libraries` that this job's recipe or model asks for."""
+    try:
+        spec = Job(folder).spec()
+    except UserError:
+        return set()  # the session says so, where people see it
+    recipe = spec.get("recipe") or {}
+    needed = set(recipe.get("logging", {}).get("report_to", ()))
+    methods = (spec.get("method") or {}, recipe.get("method") or {})
+    in_few_bits = any(method.get("kind") == "qlora" for method in methods)
+    optimizer = recipe.get("training", {}).get("optimizer", "adamw")
+    if in_few_bits or optimizer != "adamw":
+        needed.add("bitsandbytes")
+    return needed
+
+
+def hide_unused_libraries(needed: Collection[str] = ()) -> None:
     """Keep libraries out that transformers and peft import unasked and this process never uses.
 
     Together they are almost half of the start (7 of 16 CPU seconds on a busy machine). bitsandbytes
     stays where there is an NVIDIA driver: a model may be stored quantised.
     """
-    unused = ["datasets", "tensorboard", "wandb"]
+    unused = {"datasets", "tensorboard", "wandb", "trackio", "mlflow"}
     if not Path("/dev/nvidiactl").exists():
-        unused.append("bitsandbytes")
-    for name in unused:
+        unused.add("bitsandbytes")
+    for name in unused - set(needed):
         if name not in sys.modules:
             sys.modules[name] = None  # type: ignore[assignment]  # import fails, find_spec is None
 
@@ -101,6 +118,18 @@ def dispatch(session: WorkerSession, spec: Mapping[str, Any]) -> None:
         from finetui.engine.answer import answer
 
         answer(session, spec)
+    elif kind == "rehearse":
+        from finetui.engine.rehearse import rehearse
+
+        rehearse(session, recipe_of(spec), workspace_of(spec))
+    elif kind == "export":
+        from finetui.engine.export import export
+
+        export(session, spec)
+    elif kind == "tokenloss":
+        from finetui.engine.tokenloss import token_loss
+
+        token_loss(session)
     else:
         raise UserError(f"the engine knows no job of kind {kind!r}.", session.job.id)
 
@@ -164,7 +193,7 @@ def _description(error: BaseException, spec: Mapping[str, Any]) -> dict[str, Any
     try:
         from finetui.engine.failures import describe
 
-        recipe = recipe_of(spec) if spec.get("kind") == "train" else None
+        recipe = recipe_of(spec) if spec.get("kind") in ("train", "rehearse") else None
         return describe(error, recipe)
     except Exception:
         return plain

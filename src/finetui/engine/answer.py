@@ -6,15 +6,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
+from msgspec import structs
+
 from finetui.data.tokens import ChatTokenizer
+from finetui.engine.adapters import load_adapter
 from finetui.engine.dataset import Prompt, prompts
 from finetui.engine.generate import Settings
-from finetui.engine.machine import choose_machine
-from finetui.engine.model import load_adapter, load_model, load_tokenizer
+from finetui.engine.machine import Machine, choose_machine
+from finetui.engine.model import load_model, load_tokenizer
 from finetui.engine.scoring import score_set
 from finetui.errors import UserError
 from finetui.jobs.worker import WorkerSession
-from finetui.recipe.schema import Model
+from finetui.recipe.schema import Method, Model
 from finetui.workspace import Workspace
 
 _ALL = 1 << 30
@@ -23,18 +27,18 @@ _ALL = 1 << 30
 def answer(session: WorkerSession, spec: Mapping[str, Any]) -> None:
     """Answer and score a data set's prompts into outputs-after.jsonl.
 
-    With an adapter the base model answers too, into outputs-before.jsonl, when the job is of
-    kind evaluate. ``limit`` 0 takes every row.
+    With something trained (``adapter`` or ``tuned``) the base model answers too, into
+    outputs-before.jsonl, when the job is of kind evaluate. ``limit`` 0 takes every row.
     """
     session.events.write("stage", text="loading the model")
-    model, tokenizer = load(session, spec)
+    tokenizer, machine = tokenizer_of(session, spec), machine_of(spec)
     rows = rows_to_answer(spec, int(spec.get("limit", 0)) or _ALL)
     metrics: dict[str, Any] = {}
-    adapter = str(spec.get("adapter") or "")
-    if adapter and spec.get("kind") == "evaluate":
-        metrics["before"] = _score(session, spec, model, tokenizer, rows, "before")
-    if adapter:
-        model = load_adapter(model, Path(adapter))
+    base = None
+    if spec.get("kind") == "evaluate" and is_tuned(spec):
+        base = base_model(spec, machine)
+        metrics["before"] = _score(session, spec, base, tokenizer, rows, "before")
+    model = tuned_model(spec, machine, base)
     metrics["after"] = _score(session, spec, model, tokenizer, rows, "after")
     shares = (metrics["after"]["format"], metrics["after"]["accuracy"])
     session.outcome(
@@ -44,16 +48,42 @@ def answer(session: WorkerSession, spec: Mapping[str, Any]) -> None:
     )
 
 
-def load(session: WorkerSession, spec: Mapping[str, Any]) -> tuple[Any, ChatTokenizer]:
-    """Base model and tokenizer of a spec that names them at its top level."""
-    machine = choose_machine(str(spec.get("precision", "auto")), int(spec.get("threads", 0)))
-    settings = Model(
-        path=_model_path(spec),
-        revision=str(spec.get("revision", "")),
-        trust_remote_code=bool(spec.get("trust_remote_code", False)),
-    )
-    tokenizer = load_tokenizer(settings, session.job.path / "tokenizer")
-    return load_model(settings, machine), tokenizer
+def is_tuned(spec: Mapping[str, Any]) -> bool:
+    """Whether a spec names something trained beside its base."""
+    return bool(spec.get("adapter") or spec.get("tuned"))
+
+
+def machine_of(spec: Mapping[str, Any]) -> Machine:
+    return choose_machine(str(spec.get("precision", "auto")), int(spec.get("threads", 0)))
+
+
+def tokenizer_of(session: WorkerSession, spec: Mapping[str, Any]) -> ChatTokenizer:
+    return load_tokenizer(_settings(spec), session.job.path / "tokenizer")
+
+
+def base_model(spec: Mapping[str, Any], machine: Machine) -> Any:
+    """The model of a spec before training, its weights stored as they were in training."""
+    method = msgspec.convert(dict(spec.get("method") or {}), Method)
+    return load_model(_settings(spec), machine, method if method.kind == "qlora" else None)
+
+
+def tuned_model(spec: Mapping[str, Any], machine: Machine, base: Any = None) -> Any:
+    """The model of a spec after training: the base with its adapter, or the model that was left.
+
+    Takes a ``base`` that is loaded already, and changes it. Without anything trained, the base.
+    """
+    if spec.get("tuned"):
+        settings = structs.replace(_settings(spec), path=str(spec["tuned"]), revision="")
+        return load_model(settings, machine)
+    base = base_model(spec, machine) if base is None else base
+    return load_adapter(base, Path(str(spec["adapter"]))) if spec.get("adapter") else base
+
+
+def _settings(spec: Mapping[str, Any]) -> Model:
+    """The model table of a spec that has its values at the top level."""
+    names = ("revision", "trust_remote_code", "precision", "chat_template", "tf32")
+    given = {name: spec[name] for name in names if name in spec}
+    return msgspec.convert({**given, "path": _model_path(spec)}, Model)
 
 
 def rows_to_answer(spec: Mapping[str, Any], count: int) -> list[Prompt]:

@@ -10,9 +10,13 @@ class StopRequested(Exception):
 
 
 def attend(session: WorkerSession) -> None:
-    """Pause or stop where it was asked for; raises StopRequested."""
+    """Pause or stop where it was asked for; raises StopRequested.
+
+    Other requests wait for the training loop.
+    """
     verbs = session.control.poll()
     if "pause" in verbs:
         verbs |= session.hold()
-    if "stop" in verbs:
+    if verbs & {"stop", "stop_best"}:
         raise StopRequested
+    session.control.keep(verbs - {"pause", "resume"})

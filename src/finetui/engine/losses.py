@@ -1,59 +1,61 @@
 """The seam between a trainer and what it minimises: ``loss(model, batch, items)``.
 
-A loss takes the model, one batch from the collator and the number of trained tokens of the whole
-update (over all accumulated batches). It returns the scalar to send backward, already divided by
-that number, and plain figures to log.
+A loss takes the model, one batch from the collator (its layout is told there) and the number of
+items of the whole update, over all accumulated batches: trained tokens, or pairs. It returns the
+scalar to send backward, already divided by that number, and what there is to tell about it.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import torch
 from torch.nn.functional import cross_entropy
 
+from finetui.engine.head import scored
+
 IGNORE = -100
 
-Batch: TypeAlias = Mapping[str, torch.Tensor]
-Loss: TypeAlias = Callable[[Any, Batch, float], tuple[torch.Tensor, dict[str, float]]]
+Batch: TypeAlias = Mapping[str, Any]
 
 
-def sft_loss(model: Any, batch: Batch, items: float) -> tuple[torch.Tensor, dict[str, float]]:
-    """Cross-entropy of the trained tokens, summed and divided by ``items``.
+@dataclass(frozen=True)
+class Told:
+    """What a batch tells beside its loss.
 
-    The head runs only where the next label is trained (``logits_to_keep``): at a vocabulary of
-    8,192 and 70 of 512 positions trained this was 1.9 times faster, with equal gradients.
+    ``rows`` (examples,) is the summed loss of each example, in the order of its sources, detached
+    and on the device. ``figures`` are detached scalars, summed over the items of the batch.
     """
-    # targets (B, T-1): what position t has to predict
-    targets = batch["labels"][:, 1:]
-    wanted = targets != IGNORE
-    columns = wanted.any(dim=0).nonzero()[:, 0]
-    if columns.numel() == 0:
-        columns = columns.new_zeros(1)
-    logits = _logits(model, batch, columns)
-    chosen = wanted[:, columns]
-    total = cross_entropy(logits[chosen].float(), targets[:, columns][chosen], reduction="sum")
-    return total / max(items, 1), {}
+
+    rows: torch.Tensor | None = None
+    figures: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
-def _logits(model: Any, batch: Batch, columns: torch.Tensor) -> torch.Tensor:
-    """Logits (B, len(columns), V) at the given positions of every row."""
-    inputs = {
-        name: batch[name]
-        for name in ("input_ids", "attention_mask", "position_ids")
-        if name in batch
-    }
-    logits: torch.Tensor
-    if keeps_positions(model):
-        logits = model(**inputs, use_cache=False, logits_to_keep=columns).logits
-    else:
-        logits = model(**inputs, use_cache=False).logits[:, columns]
-    return logits
+Loss: TypeAlias = Callable[[Any, Batch, float], tuple[torch.Tensor, Told]]
 
 
-def keeps_positions(model: Any) -> bool:
-    """Whether the model's forward can run its head on chosen positions only."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return "logits_to_keep" in inspect.signature(base.forward).parameters
+def sft_loss(model: Any, batch: Batch, items: float) -> tuple[torch.Tensor, Told]:
+    """Cross-entropy of the trained tokens, summed and divided by ``items``."""
+    losses = token_losses(model, batch)
+    return losses.sum() / max(items, 1), Told(by_sequence(losses.detach(), batch))
+
+
+def token_losses(model: Any, batch: Batch) -> torch.Tensor:
+    """Negative log-probability (N,) in float32 of each trained token.
+
+    The head runs only where a trained token is predicted: at a vocabulary of 8,192 and 70 of 512
+    positions trained this was 1.9 times faster, with equal gradients.
+    """
+    return scored(model, batch).each(_surprise, batch["targets"])
+
+
+def _surprise(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return cross_entropy(logits.float(), targets, reduction="none")
+
+
+def by_sequence(values: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """Sums (S,) of one value a trained token."""
+    sums = values.new_zeros(batch["trained"].shape[0])
+    return sums.index_add(0, batch["owners"], values)

@@ -12,7 +12,7 @@ import torch
 
 from finetui.errors import UserError
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+FORMATS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Machine:
 
     @property
     def dtype(self) -> torch.dtype:
-        return _DTYPES[self.precision]
+        return FORMATS[self.precision]
 
     @property
     def on_gpu(self) -> bool:

@@ -1,116 +1,122 @@
-"""Load a model and its tokenizer safely, and put an adapter on it."""
+"""Load a model and its tokenizer safely, in the format that its use needs."""
 
 from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedConfig
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    GenerationConfig,
+    PreTrainedConfig,
+)
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from finetui.data.tokens import ChatTokenizer, load_chat_tokenizer
+from finetui.engine import varlen
+from finetui.engine.adapters import first_line
+from finetui.engine.libraries import require_bitsandbytes
 from finetui.engine.machine import Machine
 from finetui.errors import UserError
 from finetui.recipe.schema import Method, Model
 
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "generation_config.json",
+)
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
 
 
-def load_model(settings: Model, machine: Machine) -> Any:
+def load_model(
+    settings: Model, machine: Machine, method: Method | None = None, *, packed: bool = False
+) -> Any:
     """The model on its device, in evaluation mode, with no generation settings of its own.
 
-    Takes safetensors only, and code from the model's folder only where the recipe allows it.
-    Raises UserError when the folder or hub id cannot be used.
+    ``method`` says how it will be trained: qlora stores the linear layers in 4 bits, full takes
+    fp32 weights, which small updates do not vanish in. ``packed`` lets attention "auto" choose a
+    kernel that keeps packed rows apart. Takes safetensors only, and code from the model's folder
+    only where the recipe allows it. Raises UserError when the model cannot be used so.
     """
     config = _config(settings)
     _refuse_foreign_code(config, settings)
     _refuse_missing_weights(settings)
+    if machine.on_gpu:
+        torch.set_float32_matmul_precision("high" if settings.tf32 else "highest")
+    full = method is not None and method.kind == "full"
     try:
         model = AutoModelForCausalLM.from_pretrained(
             settings.path,
-            dtype=machine.dtype,
+            dtype=torch.float32 if full else machine.dtype,
             use_safetensors=True,
+            attn_implementation=varlen.choose(settings.attention, machine, packed, config),
+            device_map={"": machine.device},
+            **_few_bits(config, machine, method),
             **_source(settings),
         )
     except (OSError, ValueError) as error:
-        raise UserError(_first_line(error), settings.path, "Choose another model.") from error
+        raise UserError(first_line(error), settings.path, "Choose another model.") from error
     # Its own generation_config may ask for sampling, which would make greedy scores random.
     model.generation_config = GenerationConfig()
-    return model.to(machine.device).eval()
+    return model.eval()
+
+
+def _few_bits(config: dict[str, Any], machine: Machine, method: Method | None) -> dict[str, Any]:
+    """What makes transformers store the weights in 4 bits; nothing when they are stored so."""
+    if method is None or method.kind != "qlora" or "quantization_config" in config:
+        return {}
+    require_bitsandbytes("method.kind", "Choose lora.")
+    return {
+        "quantization_config": BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type=method.quantisation,
+            bnb_4bit_use_double_quant=method.double_quantisation,
+            bnb_4bit_compute_dtype=machine.dtype,
+        )
+    }
 
 
 def load_tokenizer(settings: Model, scratch: Path) -> ChatTokenizer:
-    """The tokenizer of a model folder or hub id; a converted copy is kept in ``scratch``."""
+    """The tokenizer of a model folder or hub id; a converted copy is kept in ``scratch``.
+
+    With the recipe's chat template, where it names one.
+    """
     folder = Path(settings.path)
     if (folder / "tokenizer.json").is_file():
-        return load_chat_tokenizer(folder)
+        return load_chat_tokenizer(folder, settings.chat_template)
     _refuse_foreign_code(_config(settings), settings)
     try:
         found = AutoTokenizer.from_pretrained(settings.path, **_source(settings))
     except (OSError, ValueError) as error:
-        raise UserError(_first_line(error), settings.path, "Choose another model.") from error
+        raise UserError(first_line(error), settings.path, "Choose another model.") from error
     found.save_pretrained(scratch)
-    return load_chat_tokenizer(scratch)
+    return load_chat_tokenizer(scratch, settings.chat_template)
 
 
-def add_adapter(model: Any, method: Method) -> Any:
-    """The model with a new LoRA adapter, the only part that is trained."""
-    from peft import LoraConfig, TaskType, get_peft_model
-
-    if method.kind != "lora":
-        raise UserError(
-            f"this version cannot train with {method.kind!r}.", "method.kind", "Choose lora."
-        )
-    named = list(method.target_modules)
-    config = LoraConfig(
-        r=method.rank,
-        lora_alpha=method.alpha,
-        lora_dropout=method.dropout,
-        target_modules="all-linear" if named == ["all-linear"] else named,
-        task_type=TaskType.CAUSAL_LM,
-    )
-    try:
-        return get_peft_model(model, config)
-    except ValueError as error:
-        raise UserError(
-            _first_line(error),
-            "method.target_modules",
-            f"This model's layers: {', '.join(linear_names(model))}.",
-        ) from error
-
-
-def load_adapter(model: Any, folder: Path) -> Any:
-    """The model with a trained adapter on it, in evaluation mode. Raises UserError."""
-    from peft import PeftModel
-
-    if not (folder / "adapter_model.safetensors").is_file():
-        raise UserError(
-            "holds no adapter_model.safetensors.", str(folder), "Choose a finished job's adapter."
-        )
-    try:
-        return PeftModel.from_pretrained(model, str(folder)).eval()
-    except (ValueError, RuntimeError) as error:
-        raise UserError(f"does not fit this model: {_first_line(error)}", str(folder)) from error
-
-
-def linear_names(model: Any) -> list[str]:
-    """Last names of the model's linear layers, which an adapter can stand on."""
-    return sorted(
-        {
-            name.rsplit(".", 1)[-1]
-            for name, module in model.named_modules()
-            if isinstance(module, torch.nn.Linear)
-        }
-    )
-
-
-def parameter_counts(model: Any) -> tuple[int, int]:
-    """(all parameters, trained parameters)."""
-    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
-    return sum(size for size, _ in sizes), sum(size for size, trained in sizes if trained)
+def write_tokenizer(tokenizer: ChatTokenizer, folder: Path) -> None:
+    """The tokenizer's files beside a result, with the chat template that it was used with."""
+    origin = Path(tokenizer.origin)
+    for name in _TOKENIZER_FILES:
+        if (origin / name).is_file():
+            shutil.copyfile(origin / name, folder / name)
+    if not tokenizer.has_template:
+        return
+    (folder / "chat_template.jinja").write_text(tokenizer.template, encoding="utf-8")
+    file = folder / "tokenizer_config.json"
+    config = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    if config.pop("chat_template", None) is not None:  # one template, not two that may differ
+        file.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _source(settings: Model) -> dict[str, Any]:
@@ -135,7 +141,7 @@ def _config(settings: Model) -> dict[str, Any]:
         config, _ = PreTrainedConfig.get_config_dict(settings.path, **revision)
     except (OSError, ValueError) as error:
         raise UserError(
-            f"is no folder here, and the hub did not give it: {_first_line(error)}",
+            f"is no folder here, and the hub did not give it: {first_line(error)}",
             settings.path,
             "Check model.path and the connection.",
         ) from error
@@ -184,8 +190,3 @@ def _refuse_missing_weights(settings: Model) -> None:
             "Convert them to safetensors.",
         )
     raise UserError("has no weights (*.safetensors).", str(folder), "Choose another model.")
-
-
-def _first_line(error: Exception) -> str:
-    line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return line if line.endswith(".") else f"{line}."

@@ -7,9 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from finetui.data.tokens import ChatTokenizer
-from finetui.engine.answer import load, rows_to_answer, settings_of
+from finetui.engine.answer import (
+    base_model,
+    is_tuned,
+    machine_of,
+    rows_to_answer,
+    settings_of,
+    tokenizer_of,
+    tuned_model,
+)
 from finetui.engine.dataset import Prompt
-from finetui.engine.model import load_adapter
 from finetui.engine.scoring import answer_all
 from finetui.errors import UserError
 from finetui.evaluation.compare import read_outputs
@@ -26,14 +33,15 @@ def prepare(session: WorkerSession, spec: Mapping[str, Any]) -> None:
     The answers by side are deleted from the job once the session is sealed: whoever rates may
     read the job folder.
     """
-    if not spec.get("adapter"):
-        raise UserError("there is no adapter to compare with its base.", session.job.id)
+    if not is_tuned(spec):
+        raise UserError("there is nothing trained to compare with its base.", session.job.id)
     session.events.write("stage", text="loading the model")
-    model, tokenizer = load(session, spec)
+    tokenizer, machine = tokenizer_of(session, spec), machine_of(spec)
+    model = base_model(spec, machine)
     rows = rows_to_answer(spec, int(spec.get("items", 30)))
     files = {side: session.job.path / f".side-{side}.jsonl" for side in (BASE, TUNED)}
     _answer(session, spec, model, tokenizer, rows, files[BASE], "first side")
-    model = load_adapter(model, Path(str(spec["adapter"])))
+    model = tuned_model(spec, machine, model)
     _answer(session, spec, model, tokenizer, rows, files[TUNED], "second side")
     session.events.write("stage", text="sealing the session")
     session.require_newest()
@@ -47,7 +55,8 @@ def prepare(session: WorkerSession, spec: Mapping[str, Any]) -> None:
         generation=_generation(spec),
         provenance={
             "model": str(spec.get("model")),
-            "adapter": str(spec["adapter"]),
+            "adapter": str(spec.get("adapter") or ""),
+            "tuned": str(spec.get("tuned") or ""),
             "data": str(spec["data"]),
             "job": session.job.id,
         },

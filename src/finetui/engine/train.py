@@ -1,38 +1,48 @@
-"""A whole training job: load, score, train, score again, leave the adapter."""
+"""A whole training job: load, score, train, score again, leave the adapter or the model."""
 
 from __future__ import annotations
 
+import gc
 import resource
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from random import Random
+from statistics import median
 from typing import Any
 
+import torch
+
 from finetui.data.tokens import ChatTokenizer
+from finetui.display import plural
 from finetui.engine import checkpoints
+from finetui.engine.adapters import is_adapter, make_trainable, reference
 from finetui.engine.attention import StopRequested, attend
-from finetui.engine.batches import Row, pack, single
-from finetui.engine.dataset import (
-    TOO_LONG,
-    Encoding,
-    Prompt,
-    encode_files,
-    mixed,
-    prompts,
-    shared_prompts,
-)
+from finetui.engine.batches import Row
+from finetui.engine.cards import card
+from finetui.engine.dataset import TOO_LONG, Encoding, Prompt, mixed, prompts, shared_prompts
+from finetui.engine.evaluator import HeldOut, Samples
 from finetui.engine.generate import Settings
 from finetui.engine.machine import Machine, choose_machine
-from finetui.engine.model import add_adapter, load_model, load_tokenizer
+from finetui.engine.model import load_model, load_tokenizer
+from finetui.engine.objectives import Objective, objective_of, sft_objective
 from finetui.engine.scoring import score_set
-from finetui.engine.trainer import JobTrainer
+from finetui.engine.steering import GuardError
+from finetui.engine.trainer import JobTrainer, peak_bytes
+from finetui.engine.varlen import flattens
+from finetui.errors import UserError
+from finetui.jobs.calibration import keep
 from finetui.jobs.worker import WorkerSession
 from finetui.recipe.schema import Recipe
-from finetui.workspace import Workspace
+from finetui.workspace import Workspace, write_atomic
 
 HELD_OUT, SUITE = "held-out", "suite"
 _FILES = {HELD_OUT: "outputs", SUITE: "suite"}
+# Objectives whose rows are single examples, so that general ones can be mixed in.
+_MIXED = ("sft", "pretrain")
 
 
 @dataclass
@@ -57,6 +67,21 @@ class Run:
     def say(self, text: str) -> None:
         self.session.events.write("message", text=text)
 
+    def progress(self, done: int, total: int, text: str = "reading rows") -> None:
+        self.session.events.write("progress", done=done, total=total, text=text)
+        attend(self.session)
+
+
+@dataclass
+class Material:
+    """Everything that is read before training. ``general`` are rows of everyday use, encoded as
+    plain answers; they are mixed into ``data`` already where the objective allows it."""
+
+    data: Encoding
+    held_out: Encoding | None = None
+    general: Encoding | None = None
+    probe: Encoding | None = None
+
 
 def train(session: WorkerSession, recipe: Recipe, workspace: Workspace | None = None) -> None:
     """Run a training job to its outcome. Raises what stops it; StopRequested before training."""
@@ -65,119 +90,149 @@ def train(session: WorkerSession, recipe: Recipe, workspace: Workspace | None = 
     machine = choose_machine(recipe.model.precision, recipe.training.threads)
     tokenizer = load_tokenizer(recipe.model, session.job.path / "tokenizer")
     run = Run(session, recipe, machine, tokenizer, workspace)
-    if recipe.data.loss_on != "all" and not tokenizer.end_trained:
-        run.warn("the chat template leaves the end of a turn untrained: answers may never end")
-    data, held_out = read_data(run)
-    model = load_model(recipe.model, machine)
+    material = read_data(run)
+    model = load_model(recipe.model, machine, recipe.method, packed=recipe.data.packing)
     for name in (HELD_OUT, SUITE):
         (session.job.path / f"{_FILES[name]}-after.jsonl").unlink(missing_ok=True)
-    score_all(run, model, "before", 0)
-    trainer = build_trainer(run, model, data, held_out)
+    model = put_training_on(run, model)
+    with _as_it_starts(model):
+        score_all(run, model, "before", 0)
+    trainer = build_trainer(run, model, material)
     fit(run, trainer)
-    save(run, trainer)
-    try:
-        if trainer.end_reason == "stop":
-            raise StopRequested
-        score_all(run, trainer.model, "after", trainer.state.global_step)
-    except StopRequested:
-        session.outcome("stopped", metrics=run.metrics, sentence=_stopped_sentence(run, trainer))
-        return
-    run.metrics["seconds"] = round(time.perf_counter() - began, 1)
-    run.metrics["cpu_seconds"] = round(_cpu_seconds(), 1)
-    session.outcome("finished", metrics=run.metrics, sentence=_finished_sentence(run, trainer))
+    conclude(run, trainer, began)
 
 
-def read_data(run: Run) -> tuple[Encoding, Encoding | None]:
-    """Training examples (general ones mixed in) and held-out examples; fills ``run.sets``."""
-    settings, seed = run.recipe.data, run.recipe.training.seed
-    run.stage("reading the data")
-
-    def tell(done: int, total: int) -> None:
-        run.session.events.write("progress", done=done, total=total, text="reading rows")
-        attend(run.session)
-
-    def encode(paths: Sequence[str]) -> Encoding:
-        found = encode_files(paths, run.tokenizer, settings, run.workspace, tell)
-        for sentence in found.edits:
-            run.say(sentence)
-        return found
-
-    data = encode(settings.train)
-    _tell_left_out(run, data, "training")
-    if settings.general and settings.general_share > 0:
-        general = encode([settings.general])
-        asked = int(len(data.examples) * settings.general_share)
-        data = mixed(data, general, settings.general_share, seed)
-        if asked > len(general.examples):
-            run.say(f"the general file holds {len(general.examples)} of the {asked} rows asked for")
-    held_out = None
-    if settings.eval:
-        held_out = encode([settings.eval])
-        _tell_left_out(run, held_out, "held-out")
-    _choose_prompts(run, data)
-    return data, held_out
-
-
-def build_trainer(run: Run, model: Any, data: Encoding, held_out: Encoding | None) -> JobTrainer:
-    """A trainer over packed or single rows; says what is in the data."""
+def read_data(run: Run) -> Material:
+    """Training, held-out and general examples; fills ``run.sets``."""
     recipe = run.recipe
-    rows: list[Row] = (
-        pack(data.examples, recipe.data.max_length)
-        if recipe.data.packing
-        else single(data.examples)
-    )
-    run.session.events.write(
-        "data",
-        files=data.files,
-        rows=len(data.examples),
-        dropped_long=data.left_out[TOO_LONG],
-        left_out=dict(data.left_out),
-        truncated=data.truncated,
-        tokens=data.tokens,
-        trained_tokens=data.trained_tokens,
-        packed_rows=len(rows) if recipe.data.packing else 0,
-        padding_share=_padding_share(rows),
-        held_out=len(held_out.examples) if held_out else 0,
-    )
-    run.stage("putting the adapter on")
+    settings, seed = recipe.data, recipe.training.seed
+    run.stage("reading the data")
+    general = None
+    if settings.general and (settings.general_share > 0 or recipe.training.kl_weight > 0):
+        general = _encoded(run, sft_objective(recipe, run.tokenizer), [settings.general])
+    objective = objective_of(recipe, run.tokenizer, general.examples if general else ())
+    data = _encoded(run, objective, settings.train)
+    _tell_left_out(run, data, "training")
+    if general is not None and settings.general_share > 0:
+        data = _mixed(run, data, general, seed)
+    material = Material(data, general=general)
+    if settings.eval:
+        material.held_out = _encoded(run, objective, [settings.eval])
+        _tell_left_out(run, material.held_out, "held-out")
+        material.probe = _probe(run, general)
+    _choose_prompts(run, material.data)
+    return material
+
+
+def put_training_on(run: Run, model: Any) -> Any:
+    """The model with what is trained on it, from the recipe's seed."""
     from transformers import set_seed
 
-    set_seed(recipe.training.seed)
+    run.stage("putting the adapter on" if run.recipe.method.kind != "full" else "freeing weights")
+    set_seed(run.recipe.training.seed)
+    return make_trainable(model, run.recipe, run.machine)
+
+
+def build_trainer(run: Run, model: Any, material: Material) -> JobTrainer:
+    """A trainer over the objective's rows; says what is in the data."""
+    recipe, data = run.recipe, material.data
+    general = material.general.examples if material.general else ()
+    objective = objective_of(recipe, run.tokenizer, general, flat=flattens(model))
+    if objective.needs_reference:
+        run.stage("measuring the answers before training")
+    for encoding in filter(None, (data, material.held_out)):
+        objective.prepare(model, encoding, run.machine, partial(run.progress, text="answers"))
+    rows = objective.rows(data.examples)
+    _tell_data(run, material, rows)
+    plain = sft_objective(recipe, run.tokenizer)
     return JobTrainer(
-        model=add_adapter(model, recipe.method),
+        model=model,
         recipe=recipe,
         machine=run.machine,
         session=run.session,
         data=data,
         rows=rows,
-        held_out=held_out,
-        pad_id=run.tokenizer.pad_id,
+        objective=objective,
+        held_out=_held_out(run, material.held_out, objective),
+        probe=_held_out(run, material.probe, plain),
+        samples=_samples(run),
     )
 
 
 def fit(run: Run, trainer: JobTrainer) -> None:
-    """Train, with the held-out loss before and after, and put the best adapter back."""
+    """Train, with the held-out loss before and after."""
     if trainer.held_out is not None:
         run.stage("held-out loss before training")
         run.metrics["eval_loss_before"] = trainer.evaluate()["eval_loss"]
     run.stage("training")
+    # accelerate collects garbage before the first step: without looking at all that was loaded
+    # for good it takes a tenth of the time, and every later collection as well.
+    gc.freeze()
     trained = trainer.train()
-    run.metrics["steps"] = trainer.state.global_step
-    run.metrics["train_loss"] = trained.training_loss
-    run.metrics["train_seconds"] = round(trained.metrics["train_runtime"], 1)
-    if trainer.end_reason and trainer.end_reason != "stop":
-        run.say(trainer.end_reason)
+    gc.unfreeze()
+    totals = trainer.totals
+    run.metrics |= {
+        "steps": trainer.state.global_step,
+        "train_loss": totals.loss / totals.updates if totals.updates else None,
+        "train_seconds": round(trained.metrics["train_runtime"], 1),
+        **cost(run.machine, trainer),
+    }
     if trainer.eval_loss is not None:
         run.metrics["eval_loss"] = trainer.eval_loss
-    if run.recipe.evaluation.keep_best and trainer.held_out is not None:
+
+
+def cost(machine: Machine, trainer: JobTrainer) -> dict[str, Any]:
+    """What a forecast is held against: peak memory (bytes) and the pace of the steps (seconds)."""
+    totals = trainer.totals
+    found: dict[str, Any] = {"peak_bytes": peak_bytes(machine), "tokens": totals.tokens}
+    if totals.step_s:
+        found["step_s"] = round(median(totals.step_s), 6)
+        found["tokens_per_s"] = round(totals.tokens / sum(totals.step_s), 3)
+    if machine.on_gpu:
+        found["peak_reserved_bytes"] = torch.cuda.max_memory_reserved(machine.device)
+    return found
+
+
+def conclude(run: Run, trainer: JobTrainer, began: float) -> None:
+    """Save, score and write the outcome, each as the end of the training allows.
+
+    Raises GuardError when a guard ended it as a fault; what was learned before is saved.
+    """
+    ending = trainer.ending
+    if ending is not None and ending.kind == "early":
+        run.say(ending.text)
+    if ending is None or ending.kind != "stop":
         _put_best_back(run, trainer)
+    if ending is not None and ending.kind == "fault":
+        raise GuardError(ending, _salvage(run, trainer))
+    result = save(run, trainer)
+    try:
+        if ending is not None and ending.kind == "stop":
+            raise StopRequested
+        score_all(run, trainer.model, "after", trainer.state.global_step)
+    except StopRequested:
+        _end(run, "stopped", _stopped_sentence(run, trainer))
+        return
+    write_atomic(result / "README.md", card(run.session.job, run.metrics))
+    run.metrics["seconds"] = round(time.perf_counter() - began, 1)
+    run.metrics["cpu_seconds"] = round(_cpu_seconds(), 1)
+    sentence = _finished_sentence(run, trainer)
+    if ending is None or ending.kind == "early":
+        _end(run, "finished", sentence)
+    else:
+        guard = ending.sight.guard if ending.sight else ""
+        _end(run, "stopped", f"{ending.text}; {sentence}", guard)
 
 
-def save(run: Run, trainer: JobTrainer) -> None:
-    """Publish the adapter folder."""
+def save(run: Run, trainer: JobTrainer) -> Path:
+    """Publish the result folder."""
     run.session.require_newest()
-    checkpoints.save_adapter(trainer.model, run.session.job.adapter, _card(run, trainer))
-    run.say(f"adapter saved: {run.session.job.adapter}")
+    job = run.session.job
+    path = checkpoints.save_result(
+        trainer.model, job, card(job, run.metrics), run.tokenizer, run.machine
+    )
+    run.say(f"{path.name} saved: {path}")
+    return path
 
 
 def score_all(run: Run, model: Any, when: str, step: int) -> None:
@@ -203,6 +258,59 @@ def score_all(run: Run, model: Any, when: str, step: int) -> None:
         run.metrics[f"suite_{when}"] = found[SUITE]
 
 
+def _encoded(run: Run, objective: Objective, paths: Sequence[str]) -> Encoding:
+    found = objective.encode(paths, run.workspace, run.progress)
+    for sentence in found.edits:
+        run.say(sentence)
+    return found
+
+
+def _mixed(run: Run, data: Encoding, general: Encoding, seed: int) -> Encoding:
+    objective, share = run.recipe.method.objective, run.recipe.data.general_share
+    if objective not in _MIXED:
+        run.warn(f"general rows are not mixed in: {objective} learns from pairs or labels only")
+        return data
+    asked = int(len(data.examples) * share)
+    if asked > len(general.examples):
+        run.say(f"the general file holds {len(general.examples)} of the {asked} rows asked for")
+    return mixed(data, general, share, seed)
+
+
+def _probe(run: Run, general: Encoding | None) -> Encoding | None:
+    """The rows of the general probe: of the general check, else of the general data."""
+    settings = run.recipe.evaluation
+    path = settings.suite or run.recipe.data.general
+    if not settings.probe or not path:
+        return None
+    if general is None or settings.suite:
+        try:
+            general = _encoded(run, sft_objective(run.recipe, run.tokenizer), [path])
+        except UserError as error:
+            run.warn(f"no general probe: {error}")
+            return None
+    count = min(settings.probe, len(general.examples))
+    return replace(
+        general, examples=Random(run.recipe.training.seed).sample(general.examples, count)
+    )
+
+
+def _held_out(run: Run, encoding: Encoding | None, objective: Objective) -> HeldOut | None:
+    size = run.recipe.training.batch_size
+    return HeldOut(encoding, objective, size) if encoding is not None else None
+
+
+def _samples(run: Run) -> Samples | None:
+    settings, path = run.recipe.evaluation, run.recipe.data.eval
+    if not settings.samples or not path:
+        return None
+    rows = run.sets.get(HELD_OUT) or prompts(
+        path, settings.samples, run.recipe.training.seed, run.workspace
+    )
+    chosen = rows[: settings.samples]
+    answer = Settings(max_new_tokens=settings.max_new_tokens)
+    return Samples(chosen, run.tokenizer, answer) if chosen else None
+
+
 def _choose_prompts(run: Run, data: Encoding) -> None:
     settings, seed = run.recipe.evaluation, run.recipe.training.seed
     if settings.generate == 0:
@@ -222,17 +330,49 @@ def _choose_prompts(run: Run, data: Encoding) -> None:
 
 def _tell_left_out(run: Run, data: Encoding, name: str) -> None:
     for reason, count in data.left_out.items():
-        run.warn(
-            f"{count} {name} row{'s' if count > 1 else ''} left out, {reason}; "
-            f"the first is {data.first_left_out[reason]}"
-        )
+        first = data.first_left_out[reason]
+        run.warn(f"{plural(count, f'{name} row')} left out, {reason}; the first is {first}")
     if data.truncated:
-        run.warn(f"{data.truncated} {name} rows cut at max_length: they teach to stop midway")
+        run.warn(
+            f"{plural(data.truncated, f'{name} row')} cut at max_length: a cut answer stops midway"
+        )
+    if data.split:
+        run.say(f"{plural(data.split, f'{name} row')} longer than max_length, trained in pieces")
+    if data.joined:
+        run.warn(
+            f"{plural(data.joined, f'{name} row')} where the answer's first letters share a token "
+            "with the prompt: it is trained in other tokens than the model will write"
+        )
+
+
+def _tell_data(run: Run, material: Material, rows: Sequence[Row]) -> None:
+    data, held_out = material.data, material.held_out
+    run.session.events.write(
+        "data",
+        files=data.files,
+        rows=len(data.examples),
+        dropped_long=data.left_out[TOO_LONG],
+        left_out=dict(data.left_out),
+        truncated=data.truncated,
+        split=data.split,
+        joined=data.joined,
+        tokens=data.tokens,
+        trained_tokens=data.trained_tokens,
+        packed_rows=len(rows) if run.recipe.data.packing else 0,
+        padding_share=_padding_share(rows),
+        held_out=len(held_out.examples) if held_out else 0,
+        probe=len(material.probe.examples) if material.probe else 0,
+    )
+
+
+def _as_it_starts(model: Any) -> AbstractContextManager[None]:
+    """Inside, the model is what training begins from, without the cost of an idle adapter."""
+    return reference(model) if is_adapter(model) else nullcontext()
 
 
 def _put_best_back(run: Run, trainer: JobTrainer) -> None:
-    found = checkpoints.best_adapter(trainer.folder)
-    if found is None or trainer.end_reason == "stop":
+    found = checkpoints.best_result(trainer.folder)
+    if found is None or not run.recipe.evaluation.keep_best or trainer.held_out is None:
         return
     path, manifest = found
     run.metrics["best_step"], run.metrics["best_eval_loss"] = (
@@ -242,10 +382,22 @@ def _put_best_back(run: Run, trainer: JobTrainer) -> None:
     if manifest["step"] == trainer.state.global_step:
         return
     checkpoints.load_best(trainer.model, path)
+    last = trainer.eval_loss if trainer.evaluated_at == trainer.state.global_step else None
     run.say(
-        f"took the adapter of step {manifest['step']} (eval loss {manifest['eval_loss']:.4f}); "
-        f"the last step had {trainer.eval_loss or float('nan'):.4f}"
+        f"took the weights of step {manifest['step']} (eval loss {manifest['eval_loss']:.4f})"
+        + (f"; the last step had {last:.4f}" if last is not None else "")
     )
+
+
+def _salvage(run: Run, trainer: JobTrainer) -> str:
+    """Save what was learned before a fault, where there is anything sound; says what."""
+    trained = [one for one in trainer.model.parameters() if one.requires_grad]
+    sound = all(bool(torch.isfinite(one).all()) for one in trained)
+    if not trainer.totals.updates or not sound:
+        return ""
+    best = run.metrics.get("best_step")
+    step = f"step {best}" if best else f"the {trainer.totals.updates} updates before"
+    return f"{save(run, trainer).name}/ has the weights of {step}"
 
 
 def _padding_share(rows: Sequence[Row]) -> float:
@@ -254,17 +406,10 @@ def _padding_share(rows: Sequence[Row]) -> float:
     return round(1 - sum(lengths) / (max(lengths) * len(lengths)), 4)
 
 
-def _card(run: Run, trainer: JobTrainer) -> str:
-    recipe = run.recipe
-    name = recipe.name or run.session.job.id
-    base = Path(recipe.model.path).name if Path(recipe.model.path).is_dir() else recipe.model.path
-    return (
-        f"---\nlibrary_name: peft\nbase_model: {base}\n---\n\n# {name}\n\n"
-        f"LoRA adapter (rank {recipe.method.rank}, alpha {recipe.method.alpha}) made with finetui: "
-        f"{trainer.state.global_step} steps on {len(trainer.data.examples)} rows, "
-        f"learning rate {recipe.training.learning_rate:g}, seed {recipe.training.seed}. "
-        f"Job {run.session.job.id} holds the whole recipe, the data hashes and the scores.\n"
-    )
+def _end(run: Run, status: str, sentence: str, guard: str = "") -> None:
+    more = {"reason": guard} if guard else {}
+    run.session.outcome(status, metrics=run.metrics, sentence=sentence, **more)
+    keep(run.session.job)
 
 
 def _finished_sentence(run: Run, trainer: JobTrainer) -> str:
@@ -275,15 +420,20 @@ def _finished_sentence(run: Run, trainer: JobTrainer) -> str:
             f"{steps}; held-out format {before['format']:.1%} -> {after['format']:.1%}, "
             f"right {before['accuracy']:.1%} -> {after['accuracy']:.1%}"
         )
-    if "eval_loss" in run.metrics:
-        return f"{steps}; held-out loss {run.metrics['eval_loss']:.4f}"
+    metrics = run.metrics
+    if "best_step" in metrics:
+        best = f"{metrics['best_eval_loss']:.4f} at step {metrics['best_step']:,}"
+        return f"{steps}; held-out loss {best}"
+    if "eval_loss" in metrics:
+        return f"{steps}; held-out loss {metrics['eval_loss']:.4f}"
     return steps
 
 
 def _stopped_sentence(run: Run, trainer: JobTrainer) -> str:
     who = "told to end by the system" if run.session.terminated else "stopped on request"
     step, steps = trainer.state.global_step, trainer.state.max_steps
-    return f"{who} at step {step:,} of {steps:,}; the adapter is saved, not scored"
+    what = "adapter" if is_adapter(trainer.model) else "model"
+    return f"{who} at step {step:,} of {steps:,}; the {what} is saved, not scored"
 
 
 def _cpu_seconds() -> float:

@@ -4,10 +4,12 @@ Files work across Slurm and network file systems, and outlive the screen that wr
 """
 
 import getpass
+import math
 import os
 import signal
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,31 +18,146 @@ from finetui.jobs import procfs
 from finetui.jobs.folder import Job, ProcRecord, read_json
 from finetui.jobs.liveness import state
 
-VERBS = ("stop", "save", "evaluate", "pause", "resume")
+Fields = dict[str, Any]
 
-_ANSWERS = {
-    "stop": "asked {id} to stop: it saves and ends after the current step",
-    "save": "asked {id} to save a checkpoint after the current step",
-    "evaluate": "asked {id} to evaluate after the current step",
-    "pause": "asked {id} to pause after the current step",
-    "resume": "asked {id} to go on",
+
+@dataclass(frozen=True)
+class Verb:
+    """A request: what it does, what is answered when it was left, and the checks of its fields.
+
+    Requests of a verb with fields add up until the worker looks; others replace one another.
+    """
+
+    help: str
+    answer: str
+    fields: Mapping[str, Callable[[object], object]] = field(default_factory=dict)
+    needs_field: bool = False
+
+
+def _rate(value: object) -> float:
+    number = _number(value)
+    if not 0 < number <= 1:
+        raise ValueError("a learning rate is above 0 and at most 1")
+    return number
+
+
+def _steps(least: int) -> Callable[[object], int]:
+    def check(value: object) -> int:
+        number = _number(value)
+        if number != int(number) or number < least:
+            raise ValueError(f"it is a whole number of steps, {least} or more")
+        return int(number)
+
+    return check
+
+
+def _number(value: object) -> float:
+    try:
+        number = float(value) if isinstance(value, str | int | float) else math.nan
+    except (ValueError, OverflowError):
+        number = math.nan
+    if isinstance(value, bool) or not math.isfinite(number):
+        raise ValueError("it is a number")
+    return number
+
+
+def _flag(value: object) -> bool:
+    words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+    found = words.get(str(value).lower())
+    if found is None:
+        raise ValueError("it is true or false")
+    return found
+
+
+def _rows(value: object) -> list[list[int]]:
+    """[[file, line], ...], or text such as ``0:12,0:40``; file counts in the job's data files."""
+    try:
+        pairs = [one.split(":") for one in value.split(",")] if isinstance(value, str) else value
+        rows = [[int(file), int(line)] for file, line in pairs]  # type: ignore[attr-defined]
+    except (TypeError, ValueError):
+        rows = []
+    if not rows or any(file < 0 or line < 1 for file, line in rows):
+        raise ValueError("it names rows as FILE:LINE, such as 0:12,0:40")
+    return rows
+
+
+VERBS: Mapping[str, Verb] = {
+    "stop": Verb(
+        "save and end after the current step",
+        "asked {id} to stop: it saves and ends after the current step",
+    ),
+    "stop_best": Verb(
+        "end after the current step with the best weights so far, scored as usual",
+        "asked {id} to stop and keep the best: it ends after the current step",
+    ),
+    "save": Verb(
+        "save a checkpoint after the current step",
+        "asked {id} to save a checkpoint after the current step",
+    ),
+    "evaluate": Verb(
+        "evaluate after the current step", "asked {id} to evaluate after the current step"
+    ),
+    "pause": Verb(
+        "wait after the current step; release=true gives the GPU memory back meanwhile",
+        "asked {id} to pause after the current step",
+        {"release": _flag},
+    ),
+    "resume": Verb("go on after a pause", "asked {id} to go on"),
+    "set": Verb(
+        "change learning_rate (at its peak), eval_every, save_every or end_step",
+        "asked {id} for new settings after the current step",
+        {
+            "learning_rate": _rate,
+            "eval_every": _steps(0),
+            "save_every": _steps(0),
+            "end_step": _steps(1),
+        },
+        needs_field=True,
+    ),
+    "exclude": Verb(
+        "leave rows out from now on: rows=FILE:LINE,FILE:LINE",
+        "asked {id} to leave rows out from the next step on",
+        {"rows": _rows},
+        needs_field=True,
+    ),
 }
 
 
 def request(job: Job, verb: str, **fields: Any) -> str:
     """Leave a request for the worker and return what was done as a sentence.
 
-    A second request of the same verb replaces the first while it is unread. Raises UserError
-    for an unknown verb and for a job that no worker will ever poll for.
+    Raises UserError for an unknown verb or field, for a value out of bounds, and for a job that
+    no worker will ever poll for.
     """
-    if verb not in VERBS:
-        raise UserError(f'"{verb}" is no request.', fix=f"Choose one of {', '.join(VERBS)}.")
+    checked = check(verb, fields)
     found = state(job)
     if found.ended:
         raise UserError(f"there is nothing to {verb}: {found.sentence}.", job.id)
     job.control.mkdir(mode=0o700, exist_ok=True)
-    job.write_json(f"control/{verb}.json", {"verb": verb, "t": time.time(), **fields})
-    return _ANSWERS[verb].format(id=job.id)
+    name = verb if not VERBS[verb].needs_field else f"{verb}-{time.time_ns()}-{os.getpid()}"
+    note = {"verb": verb, "t": time.time(), "who": _user(), "fields": checked}
+    job.write_json(f"control/{name}.json", note)
+    return VERBS[verb].answer.format(id=job.id)
+
+
+def check(verb: str, fields: Mapping[str, object]) -> Fields:
+    """The fields of a request as they count, text made into values. Raises UserError."""
+    known = VERBS.get(verb)
+    if known is None:
+        raise UserError(f'"{verb}" is no request.', fix=f"Choose one of {', '.join(VERBS)}.")
+    names = ", ".join(known.fields)
+    checked: Fields = {}
+    for name, value in fields.items():
+        if name not in known.fields:
+            fix = f"Choose one of {names}." if names else ""
+            raise UserError(f'{verb} takes no field "{name}".', fix=fix)
+        try:
+            checked[name] = known.fields[name](value)
+        except ValueError as error:
+            raise UserError(f"{error}, not {value!r}.", f"{verb} {name}") from error
+    if known.needs_field and not checked:
+        raise UserError(f"{verb} needs something to {verb}.", fix=f"Name one of {names}.")
+    return checked
 
 
 def stop(job: Job) -> str:
@@ -59,7 +176,7 @@ def kill(job: Job) -> str:
         raise UserError("the job has no process.", job.id)
     if proc.host != procfs.host():
         raise UserError(f"the job runs on {proc.host}.", job.id, "Kill it there.")
-    note = {"t": time.time(), "attempt": proc.attempt, "user": getpass.getuser()}
+    note = {"t": time.time(), "attempt": proc.attempt, "user": _user()}
     try:
         handle = os.pidfd_open(proc.worker.pid)
     except OSError as error:
@@ -81,36 +198,57 @@ def kill(job: Job) -> str:
 class ControlInbox:
     """The worker's end: takes each request once.
 
-    `beat` is called at every poll, `taken` with every verb that a poll returns.
+    `beat` is called at every poll, `taken` with verb, fields and who asked for every verb that a
+    poll returns.
     """
 
     def __init__(
         self,
         folder: Path,
         beat: Callable[[], None] = lambda: None,
-        taken: Callable[[str], None] = lambda verb: None,
+        taken: Callable[[str, Fields, str], None] = lambda verb, fields, who: None,
     ) -> None:
         self._folder = folder
         self._beat = beat
         self._taken = taken
-        self._fields: dict[str, Mapping[str, Any]] = {}
+        self._fields: dict[str, Fields] = {}
+        self._kept: set[str] = set()
         self._terminated = False
 
     def poll(self) -> set[str]:
         """Return the verbs asked for since the last call (about 5 microseconds)."""
         self._beat()
-        verbs = {"stop"} if self._take_termination() else set()
-        for verb in _asked(self._folder):
-            path = self._folder / f"{verb}.json"
-            self._fields[verb] = read_json(path) or {}
-            path.unlink(missing_ok=True)
+        verbs, self._kept = self._kept, set()
+        if self._take_termination():
+            verbs.add("stop")
+            self._taken("stop", {}, "the system")
+        for verb, note in self._notes():
+            found = _checked(verb, note.get("fields"))
+            if found is None:
+                continue
+            kept = self._fields.get(verb, {}) if verb in verbs else {}
+            self._fields[verb] = _added(kept, found)
             verbs.add(verb)
-        for verb in sorted(verbs):
-            self._taken(verb)
+            self._taken(verb, found, str(note.get("who") or "somebody"))
         return verbs
 
-    def fields(self, verb: str) -> Mapping[str, Any]:
-        """Return what came with the newest request of a verb, {} before any."""
+    def _notes(self) -> list[tuple[str, Fields]]:
+        """Take the requests out of the folder, oldest first."""
+        found = []
+        for name in _asked(self._folder):
+            path = self._folder / name
+            note = read_json(path) or {}
+            path.unlink(missing_ok=True)
+            t = note.get("t")
+            found.append((t if isinstance(t, int | float) else 0.0, _verb_of(name), note))
+        return [(verb, note) for _, verb, note in sorted(found, key=lambda one: one[0])]
+
+    def keep(self, verbs: set[str]) -> None:
+        """Let the next poll return verbs again that nobody could obey yet."""
+        self._kept |= verbs
+
+    def fields(self, verb: str) -> Fields:
+        """Return what came with the newest requests of a verb, {} before any."""
         return self._fields.get(verb, {})
 
     def terminate(self) -> None:
@@ -124,17 +262,60 @@ class ControlInbox:
 
 def clear(job: Job) -> None:
     """Drop requests that were meant for an earlier attempt."""
-    for verb in VERBS:
-        (job.control / f"{verb}.json").unlink(missing_ok=True)
+    for name in _asked(job.control):
+        (job.control / name).unlink(missing_ok=True)
+
+
+def describe(verb: str, fields: Fields, who: str) -> str:
+    """One request in words, for the run's record."""
+    parts = [f"{name} {_plain(value)}" for name, value in fields.items()]
+    return f"{verb.replace('_', ' ')}{': ' + ', '.join(parts) if parts else ''} (asked by {who})"
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, list):
+        return " ".join(":".join(map(str, row)) for row in value[:8]) + (
+            f" and {len(value) - 8} more" if len(value) > 8 else ""
+        )
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _asked(folder: Path) -> list[str]:
+    """The names of the request files."""
     try:
         with os.scandir(folder) as entries:
             names = [entry.name for entry in entries]
     except OSError:
         return []
-    return [verb for verb in VERBS if f"{verb}.json" in names] if names else []
+    return [name for name in names if _verb_of(name) in VERBS]
+
+
+def _verb_of(name: str) -> str:
+    """The verb of a file's name: ``stop.json``, ``set-1700000000-42.json``."""
+    stem, dot, kind = name.partition(".")
+    return stem.partition("-")[0] if dot and kind == "json" else ""
+
+
+def _checked(verb: str, fields: object) -> Fields | None:
+    """The fields as they count; None for a request that no worker can take."""
+    try:
+        return check(verb, fields if isinstance(fields, dict) else {})
+    except UserError:
+        return None
+
+
+def _added(old: Fields, new: Fields) -> Fields:
+    """Both requests as one: lists add up, the newer of two values counts."""
+    lists = {name: old[name] + value for name, value in new.items()
+             if isinstance(value, list) and name in old}  # fmt: skip
+    return {**old, **new, **lists}
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container may run under a number without a name
+        return f"user {os.getuid()}"
 
 
 def _no_process(job: Job, proc: ProcRecord) -> UserError:

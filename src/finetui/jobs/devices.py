@@ -5,7 +5,8 @@ figure is None, and `problem` says in words why there is no GPU to see.
 """
 
 import contextlib
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,6 +14,7 @@ from typing import Any, TypeVar
 from finetui.jobs import procfs
 
 _Value = TypeVar("_Value")
+_UNSEEN = 64 * 2**20  # bytes of GPU memory without an owner that are worth a word
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,10 @@ class GpuProcess:
 
 @dataclass(frozen=True)
 class Gpu:
-    """One device: percent, bytes, degrees Celsius, watts. `problem` is "" when it answers."""
+    """One device: percent, bytes, degrees Celsius, watts. `problem` is "" when it answers.
+
+    `capability` is CUDA's number of the architecture, such as (9, 0).
+    """
 
     index: int
     name: str | None
@@ -40,6 +45,7 @@ class Gpu:
     power_limit_w: float | None
     processes: tuple[GpuProcess, ...] = ()
     problem: str = ""
+    capability: tuple[int, int] | None = None
 
     @property
     def memory_free(self) -> int | None:
@@ -137,6 +143,7 @@ class DeviceReader:
             power_limit_w=_watts(self._ask(nvml.nvmlDeviceGetEnforcedPowerLimit, handle)),
             processes=self._processes(handle),
             problem=problem,
+            capability=self._ask(nvml.nvmlDeviceGetCudaComputeCapability, handle),
         )
 
     def _processes(self, handle: Any) -> tuple[GpuProcess, ...]:
@@ -177,6 +184,34 @@ class DeviceReader:
         if now is None or before is None or now[1] <= before[1]:
             return None
         return 100.0 * (now[0] - before[0]) / (now[1] - before[1])
+
+
+def training_gpu(sample: DeviceSample, environ: Mapping[str, str] = os.environ) -> Gpu | None:
+    """The GPU that a run started now would take: the first that CUDA_VISIBLE_DEVICES shows it.
+
+    None where it shows none, or names one that is not there.
+    """
+    visible = environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return sample.gpus[0] if sample.gpus else None
+    first = visible.split(",")[0].strip()
+    for gpu in sample.gpus:
+        named = first.startswith("GPU-") and (gpu.uuid or "").startswith(first)
+        if named or first == str(gpu.index):
+            return gpu
+    return None
+
+
+def held_memory(gpu: Gpu) -> tuple[GpuProcess, ...]:
+    """Who holds the memory of a GPU, most first; what no process answers for has pid 0.
+
+    That is the driver, and processes that another container hides.
+    """
+    known = [one for one in gpu.processes if one.memory]
+    rest = (gpu.memory_used or 0) - sum(one.memory or 0 for one in known)
+    if rest >= _UNSEEN:
+        known.append(GpuProcess(0, rest, None, None))
+    return tuple(sorted(known, key=lambda one: -(one.memory or 0)))
 
 
 def host_memory() -> tuple[int | None, int | None]:

@@ -11,12 +11,12 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from finetui.jobs.folder import Job, attempt_of
+from finetui.jobs.tail import LineTail
 
 SYNC_S = 1.0
 
@@ -107,18 +107,23 @@ class EventTail:
     `bad` counts complete lines that are no event, such as a line torn by a full disk.
     """
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, positions: Mapping[int, int] | None = None) -> None:
+        """`positions` says by attempt how many bytes are to be passed over."""
         self._job = job
-        self._files: dict[int, _FileTail] = {}
+        self._files: dict[int, LineTail] = {
+            attempt: LineTail(job.events_path(attempt), position)
+            for attempt, position in (positions or {}).items()
+        }
         self.bad = 0
 
     def read(self) -> list[Event]:
-        """Return the events since the last call, each with its "attempt" added."""
+        """Return events since the last call, each with its "attempt" added: [] when there are no
+        more, and at most some megabytes of each file at once."""
         events: list[Event] = []
         for path in self._job.events_files():
             attempt = attempt_of(path)
-            tail = self._files.setdefault(attempt, _FileTail(path))
-            for line in tail.lines():
+            tail = self._files.setdefault(attempt, LineTail(path))
+            for line in tail.read():
                 event = _decode(line)
                 if event is None:
                     self.bad += 1
@@ -126,36 +131,6 @@ class EventTail:
                     event["attempt"] = attempt
                     events.append(event)
         return events
-
-
-class _FileTail:
-    """The complete lines that a growing file gained since the last look."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._inode = 0
-        self._position = 0
-        self._rest = b""
-
-    def lines(self) -> list[bytes]:
-        try:
-            found = self._path.stat()
-        except OSError:
-            return []
-        if found.st_ino != self._inode or found.st_size < self._position:
-            self._inode, self._position, self._rest = found.st_ino, 0, b""
-        if found.st_size == self._position:
-            return []
-        data = self._rest + self._new_bytes(found.st_size - self._position)
-        *lines, self._rest = data.split(b"\n")
-        return [line for line in lines if line.strip()]
-
-    def _new_bytes(self, size: int) -> bytes:
-        with self._path.open("rb") as file:
-            file.seek(self._position)
-            data = file.read(size)
-        self._position += len(data)
-        return data
 
 
 def encode(event: Mapping[str, Any]) -> bytes:

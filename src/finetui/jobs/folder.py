@@ -6,7 +6,7 @@ outcome.json heartbeat          written by the worker
 events-a<N>.jsonl log-a<N>.txt  one of each an attempt
 worker.lock supervisor.lock launch.lock
 control/                        requests to the worker
-adapter/                        the result
+adapter/ or model/              the result
 """
 
 import os
@@ -24,7 +24,7 @@ import msgspec
 from finetui.errors import UserError
 from finetui.workspace import write_atomic
 
-KINDS = ("train", "generate", "prepare", "evaluate")
+KINDS = ("train", "generate", "prepare", "evaluate", "export", "rehearse", "tokenloss")
 
 _SLUG_LIMIT = 40
 _ATTEMPT = re.compile(r"-a(\d+)\.\w+$")
@@ -136,6 +136,18 @@ class Job:
         """Where the trained adapter is, or will be."""
         return self.path / "adapter"
 
+    @property
+    def model(self) -> Path:
+        """Where the model is, or will be, after full tuning."""
+        return self.path / "model"
+
+    @property
+    def result(self) -> Path | None:
+        """What training left: the adapter or the model; None while there is neither."""
+        if (self.adapter / "adapter_config.json").is_file():
+            return self.adapter
+        return self.model if (self.model / "config.json").is_file() else None
+
     def events_path(self, attempt: int) -> Path:
         return self.path / f"events-a{attempt}.jsonl"
 
@@ -246,19 +258,21 @@ def list_jobs(jobs_dir: Path | str) -> list[Job]:
     return sorted(jobs, key=lambda job: (job.created, job.id), reverse=True)
 
 
-def find_job(jobs_dir: Path | str, text: str) -> Job:
+def find_job(jobs_dir: Path | str, text: str, kind: str = "") -> Job:
     """Return the job a person means: its id or path, a unique part of the id, or "last".
 
-    Raises UserError when none fits, or more than one.
+    With a kind, only jobs of that kind are meant. Raises UserError when none fits, or more than
+    one.
     """
     if "/" in text and (Path(text) / "spec.toml").is_file():
         return Job(Path(text).resolve())
-    jobs = list_jobs(jobs_dir)
+    jobs = [job for job in list_jobs(jobs_dir) if kind in ("", job.kind)]
     if text in ("last", "latest") and jobs:
         return jobs[0]
     found = [job for job in jobs if job.id == text] or [job for job in jobs if text in job.id]
     if not text or not found:
-        raise UserError(f'no job is called "{text}".', str(jobs_dir), "See: finetui jobs")
+        noun = f"{kind} job" if kind else "job"
+        raise UserError(f'no {noun} is called "{text}".', str(jobs_dir), "See: finetui jobs")
     if len(found) > 1:
         names = ", ".join(job.id for job in found[:3])
         raise UserError(f'"{text}" fits {len(found)} jobs ({names}).', fix="Write more of it.")

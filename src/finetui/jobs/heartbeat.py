@@ -41,6 +41,7 @@ class Heart:
         self._step_times: deque[float] = deque(maxlen=50)
         self.phase = "starting"
         self.step = 0
+        self.patience = STALL_S
         self.limit = STAGE_STALL_S
         self.beat()
 
@@ -59,13 +60,13 @@ class Heart:
             self.phase = "running"
 
     def stepped(self, step: int, seconds: float | None) -> None:
-        """A step ended; silence is judged by the time that steps take from now on."""
+        """A step ended: from now on silence is judged by `patience`, or by much slower steps."""
         self.step = step
         self.begun()
         if seconds is not None and seconds > 0:
             self._step_times.append(seconds)
         usual = median(self._step_times) if self._step_times else 0.0
-        self.limit = max(STALL_S, _STEPS * usual)
+        self.limit = max(self.patience, _STEPS * usual)
 
     def close(self) -> None:
         os.close(self._file)

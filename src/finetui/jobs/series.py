@@ -1,83 +1,213 @@
 """Growing series of numbers that can be drawn at any zoom without reading them all.
 
-`MinMaxPyramid` keeps the smallest and largest value of every 16, 256, 4096, ... neighbours. Values
-that are not finite stay in place as gaps. One thread appends; others read through a `Series`,
-which carries a length and shares the arrays, so a snapshot costs nothing however long the run.
+A `Pyramid` keeps extremes, sum and number of the finite values of every 64, 4096, 262144, ...
+neighbours. Values that are not finite stay in place as gaps. One thread appends; others read
+through a `Series`, which carries a length and shares the numbers, so a snapshot costs nothing
+however long the run. The numbers of a long run lie in a digest's mapped file (see `digest`);
+only what came since is in memory.
 """
 
 import math
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterable
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, cast
 
-_BLOCK = 16
+_BLOCK = 64
 _NAN = float("nan")
 
 Range = tuple[float, float]
+_NOTHING_FROZEN = memoryview(array("d"))
 
 
-class MinMaxPyramid:
-    """An append-only series with the extremes of any range in logarithmic time."""
+class Part(NamedTuple):
+    """What fell into a stretch: extremes, sum and number of its finite values, number of others.
 
-    def __init__(self, values: Iterable[float] = ()) -> None:
-        self._values = array("d")
-        self._low: list[array[float]] = []
-        self._high: list[array[float]] = []
-        for value in values:
-            self.append(value)
+    `low` is inf and `high` -inf where `count` is 0.
+    """
+
+    low: float
+    high: float
+    total: float
+    count: int  # type: ignore[assignment]
+    bad: int
+
+
+_NOTHING = Part(math.inf, -math.inf, 0.0, 0, 0)
+
+
+class Column:
+    """Numbers that only grow: a frozen beginning, and what was added since."""
+
+    __slots__ = ("_fresh", "_frozen", "_since", "append", "extend")
+
+    def __init__(
+        self, frozen: "memoryview[float] | None" = None, fresh: Iterable[float] = ()
+    ) -> None:
+        self._frozen = _NOTHING_FROZEN if frozen is None else frozen
+        self._since = len(self._frozen)
+        self._fresh = array("d", fresh)
+        self.append = self._fresh.append
+        self.extend = self._fresh.extend
 
     def __len__(self) -> int:
-        return len(self._values)
+        return self._since + len(self._fresh)
 
     def __getitem__(self, index: int) -> float:
-        return self._values[index]
+        if index < self._since:
+            return self._frozen[index]
+        return self._fresh[index - self._since]
 
-    def append(self, value: float) -> None:
-        """Add one value; NaN or infinite makes a gap."""
-        self._values.append(value if math.isfinite(value) else _NAN)
-        low = high = self._values
-        count, level = len(self._values), 0
-        while count % _BLOCK == 0:
-            if level == len(self._low):
-                self._low.append(array("d"))
-                self._high.append(array("d"))
-            end = count - _BLOCK
-            self._low[level].append(_smallest(low[end:count]))
-            self._high[level].append(_largest(high[end:count]))
-            low, high = self._low[level], self._high[level]
-            count //= _BLOCK
-            level += 1
+    def part(self, start: int, end: int) -> Sequence[float]:
+        """Return the numbers of [start, end), a plain sequence."""
+        since = self._since
+        if start >= since:
+            return self._fresh[start - since : end - since]
+        if end <= since:
+            return self._frozen[start:end].tolist()
+        return self._frozen[start:].tolist() + self._fresh[: end - since].tolist()
 
-    def range(self, start: int, end: int) -> Range:
-        """Return the smallest and largest finite value of [start, end); (nan, nan) for a gap."""
-        low = high = self._values
-        least, most = math.inf, -math.inf
+    def find(self, number: float, start: int, end: int) -> int:
+        """Return the place of the first that is not below `number`, for ascending numbers."""
+        since = self._since
+        if start < since and (end <= since or self._frozen[since - 1] >= number):
+            return bisect_left(self._frozen, number, start, min(end, since))
+        return since + bisect_left(self._fresh, number, max(0, start - since), end - since)
+
+    def cut(self, length: int) -> "Column":
+        """Return a column of its own with the first numbers of this one."""
+        since = min(length, self._since)
+        frozen = cast("memoryview[float]", self._frozen[:since])
+        return Column(frozen, self._fresh[: length - since])
+
+    def raw(self) -> "tuple[memoryview[int], memoryview[int]]":
+        """Return the bytes of the frozen and of the fresh numbers, for writing them out."""
+        return self._frozen.cast("B"), memoryview(self._fresh).cast("B")
+
+
+@dataclass
+class Level:
+    """Extremes, sum and number of finite values of equal blocks of a series."""
+
+    low: Column = field(default_factory=Column)
+    high: Column = field(default_factory=Column)
+    total: Column = field(default_factory=Column)
+    count: Column = field(default_factory=Column)
+
+    def __len__(self) -> int:
+        return len(self.low)
+
+    def columns(self) -> tuple[Column, Column, Column, Column]:
+        return self.low, self.high, self.total, self.count
+
+    def part(self, start: int, end: int) -> Part:
+        """Return what blocks [start, end) have together; `bad` is left to who knows the length."""
+        if end <= start:
+            return _NOTHING
+        return Part(
+            min(self.low.part(start, end)),
+            max(self.high.part(start, end)),
+            sum(self.total.part(start, end)),
+            int(sum(self.count.part(start, end))),
+            0,
+        )
+
+    def add(self, part: Part) -> None:
+        self.low.append(part.low)
+        self.high.append(part.high)
+        self.total.append(part.total)
+        self.count.append(part.count)
+
+    def cut(self, length: int) -> "Level":
+        return Level(*(column.cut(length) for column in self.columns()))
+
+
+class Pyramid:
+    """An append-only series with the extremes and the mean of any range in logarithmic time."""
+
+    def __init__(self, values: Column | None = None, levels: Sequence[Level] = ()) -> None:
+        self.values = Column() if values is None else values
+        self.levels = list(levels)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, index: int) -> float:
+        return self.values[index]
+
+    def settle(self) -> None:
+        """Sum up the blocks that became full; `part` knows what was there at the last call."""
+        self._fill(0, len(self.values) // _BLOCK)
         level = 0
-        while end - start > 2 * _BLOCK and level < len(self._low):
-            first, last = -(-start // _BLOCK), end // _BLOCK
-            inner_start, inner_end = first * _BLOCK, last * _BLOCK
-            least = min(least, _smallest(low[start:inner_start]), _smallest(low[inner_end:end]))
-            most = max(most, _largest(high[start:inner_start]), _largest(high[inner_end:end]))
-            low, high = self._low[level], self._high[level]
-            start, end = first, last
+        while level < len(self.levels) and len(self.levels[level]) >= _BLOCK:
+            self._fill(level + 1, len(self.levels[level]) // _BLOCK)
             level += 1
-        least = min(least, _smallest(low[start:end]))
-        most = max(most, _largest(high[start:end]))
-        return (_NAN, _NAN) if least > most else (least, most)
+
+    def part(self, start: int, end: int) -> Part:
+        """Return what is in values [start, end)."""
+        first, last = -(-start // _BLOCK), end // _BLOCK
+        if not self.levels or last <= first:
+            return self._raw(start, end)
+        parts = [self._raw(start, first * _BLOCK), self._raw(last * _BLOCK, end)]
+        level = 0
+        while level + 1 < len(self.levels) and last - first > 2 * _BLOCK:
+            above, below = -(-first // _BLOCK), last // _BLOCK
+            here = self.levels[level]
+            parts += here.part(first, above * _BLOCK), here.part(below * _BLOCK, last)
+            first, last, level = above, below, level + 1
+        parts.append(self.levels[level].part(first, last))
+        low, high, total, count, _ = zip(*parts, strict=True)
+        found = sum(count)
+        return Part(min(low), max(high), sum(total), found, end - start - found)
+
+    def cut(self, length: int) -> "Pyramid":
+        """Return a pyramid of its own with the first values of this one."""
+        counts = [length]
+        while counts[-1] >= _BLOCK:
+            counts.append(counts[-1] // _BLOCK)
+        levels = [level.cut(count) for level, count in zip(self.levels, counts[1:], strict=False)]
+        return Pyramid(self.values.cut(length), levels)
+
+    def _raw(self, start: int, end: int) -> Part:
+        if end <= start:
+            return _NOTHING
+        values = self.values.part(start, end)
+        total = sum(values)
+        if total != total:
+            values = [value for value in values if value == value]
+            total = sum(values)
+        if not values:
+            return Part(math.inf, -math.inf, 0.0, 0, end - start)
+        return Part(min(values), max(values), total, len(values), end - start - len(values))
+
+    def _fill(self, number: int, count: int) -> None:
+        """Bring a level to `count` blocks, from the values or from the level below it."""
+        if number == len(self.levels) and count:
+            self.levels.append(Level())
+        if not count:
+            return
+        source = self._raw if number == 0 else self.levels[number - 1].part
+        level = self.levels[number]
+        for block in range(len(level), count):
+            level.add(source(block * _BLOCK, (block + 1) * _BLOCK))
 
 
 @dataclass(frozen=True)
 class Series:
     """A view of the first `length` points: steps (ascending, not always regular) and values."""
 
-    steps: "array[float]"
-    values: MinMaxPyramid
+    steps: Column
+    values: Pyramid
     length: int
 
     def __len__(self) -> int:
         return self.length
+
+    @property
+    def source(self) -> object:
+        """The same object as long as old points stay as they were; another after a step back."""
+        return self.values
 
     def step(self, index: int) -> float:
         return self.steps[index]
@@ -91,68 +221,73 @@ class Series:
         """The newest value: nan for a gap or an empty series."""
         return self.values[self.length - 1] if self.length else _NAN
 
+    @property
+    def last_step(self) -> float:
+        """The newest step: 0 for an empty series."""
+        return self.steps[self.length - 1] if self.length else 0.0
+
     def index_of(self, step: float) -> int:
         """Return the index of the first point at a step or after it; `length` when past the end."""
-        return bisect_left(self.steps, step, 0, self.length)
+        return self.steps.find(step, 0, self.length)
 
     def range(self, start: int = 0, end: int | None = None) -> Range:
         """Return the extremes of points [start, end), (nan, nan) when all are gaps."""
-        return self.values.range(max(0, start), self._end(end))
+        stop = self.length if end is None else min(end, self.length)
+        part = self.values.part(max(0, start), stop)
+        return (part.low, part.high) if part.count else (_NAN, _NAN)
 
-    def buckets(self, count: int, start: int = 0, end: int | None = None) -> list[Range]:
-        """Return the extremes of `count` even parts of points [start, end).
+    def parts(self, start: float, width: float, count: int) -> list[Part]:
+        """Return what fell into each of `count` columns of `width` steps, the first from `start`.
 
-        Fewer points than parts come back one by one. A gap is (nan, nan).
+        A point at a column's end belongs to the next one.
         """
-        stop = self._end(end)
-        size = max(0, stop - start)
-        if size <= count:
-            return [(self.values[i], self.values[i]) for i in range(start, stop)]
-        edges = [start + part * size // count for part in range(count + 1)]
-        return [self.values.range(a, b) for a, b in pairwise(edges)]
-
-    def by_step(self, count: int, first: float, last: float) -> list[Range]:
-        """Return the extremes of `count` even parts of the steps [first, last], for a time axis.
-
-        A part without points is (nan, nan), as a gap is.
-        """
-        width = (last - first) / count if count else 0.0
-        edges = [self.index_of(first + part * width) for part in range(count)]
-        edges.append(bisect_left(self.steps, math.nextafter(last, math.inf), 0, self.length))
-        return [self.values.range(a, b) for a, b in pairwise(edges)]
-
-    def _end(self, end: int | None) -> int:
-        return self.length if end is None else min(end, self.length)
+        found = []
+        here = self.index_of(start)
+        for column in range(1, count + 1):
+            if here == self.length:
+                found.append(_NOTHING)
+                continue
+            end = self.steps.find(start + column * width, here, self.length)
+            found.append(self.values.part(here, end) if end > here else _NOTHING)
+            here = end
+        return found
 
 
 class SeriesBuilder:
     """The writing end of a `Series`."""
 
-    def __init__(self) -> None:
-        self._steps = array("d")
-        self._values = MinMaxPyramid()
+    def __init__(self, steps: Column | None = None, values: Pyramid | None = None) -> None:
+        self.steps = Column() if steps is None else steps
+        self.values = Pyramid() if values is None else values
+        self._last = self.steps[len(self.steps) - 1] if len(self.steps) else -math.inf
 
     def append(self, step: float, value: float | None) -> None:
         """Add a point; None makes a gap. A step back drops what it goes back over."""
-        if self._steps and step <= self._steps[-1]:
+        if step <= self._last:
             self._go_back_to(step)
-        self._values.append(_NAN if value is None else value)
-        self._steps.append(step)
+        self._last = step
+        # Infinity times zero is nan, as nan is: only a finite number passes.
+        finite = value is not None and value * 0.0 == 0.0
+        self.values.values.append(value if finite else _NAN)  # type: ignore[arg-type]
+        self.steps.append(step)
+
+    def extend(self, steps: "array[float]", values: "array[float]") -> None:
+        """Add points whose steps ascend from the newest on, and whose values are all finite."""
+        self._last = steps[-1]
+        self.values.values.extend(values)
+        self.steps.extend(steps)
 
     def view(self) -> Series:
         """Return what is there now; later points leave the view as it is."""
-        return Series(self._steps, self._values, len(self._steps))
+        self.values.settle()
+        return Series(self.steps, self.values, len(self.steps))
 
     def _go_back_to(self, step: float) -> None:
-        # New arrays: views of the old ones are still being drawn.
-        keep = bisect_left(self._steps, step)
-        self._values = MinMaxPyramid(self._values[index] for index in range(keep))
-        self._steps = self._steps[:keep]
+        # New numbers: views of the old ones are still being drawn.
+        self.values.settle()
+        keep = self.steps.find(step, 0, len(self.steps))
+        self.steps = self.steps.cut(keep)
+        self.values = self.values.cut(keep)
 
 
-def _smallest(values: "array[float]") -> float:
-    return min((value for value in values if value == value), default=math.inf)
-
-
-def _largest(values: "array[float]") -> float:
-    return max((value for value in values if value == value), default=-math.inf)
+EMPTY = Series(Column(), Pyramid(), 0)

@@ -12,8 +12,8 @@ from types import FrameType, TracebackType
 from typing import Any, Self
 
 from finetui.errors import UserError
-from finetui.jobs import locks, procfs
-from finetui.jobs.control import ControlInbox
+from finetui.jobs import control, locks, procfs
+from finetui.jobs.control import ControlInbox, Fields
 from finetui.jobs.events import EventWriter
 from finetui.jobs.folder import Job, Process, ProcRecord
 from finetui.jobs.heartbeat import Heart
@@ -101,15 +101,21 @@ class WorkerSession:
         self._heart.beat()
 
     def hold(self) -> set[str]:
-        """Stay paused until "resume" or "stop" is asked for; returns the verbs that ended it."""
+        """Stay paused until somebody asks to go on or to stop; returns all verbs asked for."""
         before, self._heart.phase = self._heart.phase, "paused"
+        verbs: set[str] = set()
         try:
-            while not (verbs := self.control.poll()) & {"resume", "stop"}:
+            while not verbs & {"resume", "stop", "stop_best"}:
                 time.sleep(_POLL_S)
+                verbs |= self.control.poll()
         finally:
             self._heart.phase = before
             self._heart.beat()
         return verbs
+
+    def expect_steps_within(self, seconds: float) -> None:
+        """From now on a silence of `seconds` between two steps is a stall; infinity for never."""
+        self._heart.patience = seconds
 
     def superseded(self) -> bool:
         """Tell whether a newer attempt has taken the folder over."""
@@ -200,9 +206,12 @@ class WorkerSession:
             heart.stage()
         heart.beat()
 
-    def _taken(self, verb: str) -> None:
-        """Acknowledge a request, so that viewers see that it arrived."""
-        self.events.write("control", verb=verb)
+    def _taken(self, verb: str, fields: Fields, who: str) -> None:
+        """Acknowledge a request, so that viewers see that it arrived and who made it."""
+        text = control.describe(verb, fields, who)
+        self.events.write(
+            "control", verb=verb, fields=fields, who=who, text=text, step=self._heart.step
+        )
 
 
 def explain(error: BaseException) -> str:

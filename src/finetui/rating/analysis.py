@@ -1,445 +1,705 @@
-"""Votes and map to one report: everything that is computed, nothing that is drawn.
+"""Votes and design to one report: everything that is computed, nothing that is drawn.
 
 The unit is the item: votes of several raters on one item are averaged first, because they are
-correlated.
+correlated. The *main comparison* is the first two systems of the design, reference and candidate.
 """
 
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from statistics import fmean, median
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
+from statistics import fmean
 
 import msgspec
 
-from finetui.rating.audit import AuditEntry
-from finetui.rating.sealing import Placement
-from finetui.rating.session import Session
+from finetui.rating.blinding import BROKEN
+from finetui.rating.guessing import Guessability
+from finetui.rating.panel import (
+    NOTHING,
+    Agreement,
+    Blinding,
+    RaterRow,
+    Repeats,
+    SideBias,
+    Third,
+    agreement_of,
+    blinding_of,
+    catches_of,
+    rater_row,
+    repeats_of,
+    side_bias,
+    thirds,
+)
+from finetui.rating.ranking import Disconnected, Match, Ranking, rank
+from finetui.rating.sequential import (
+    Decision,
+    StopRule,
+    confidence_sequence,
+    decide,
+    finished,
+    mean_sequence,
+)
 from finetui.rating.statistics import (
     Interval,
     bootstrap,
     bootstrap_two_way,
-    gwet_ac1,
-    krippendorff_alpha,
-    position_effect,
-    raw_agreement,
+    holm,
     sign_test,
     wilson,
 )
-from finetui.rating.votes import Choice, Event, fold, read_events
+from finetui.rating.style import Style, StyledVote, adjust, features
+from finetui.rating.verdict import Tally, Vote, item_table, tally_of
+from finetui.rating.votes import Choice
 
 RATERS_RESAMPLED_FROM = 5
 RESAMPLES = 4000
+SIDE_RESAMPLES = 1000  # for what is looked at beside the endpoint
+FEW_ITEMS = 20
+UNINFORMATIVE = 1 / 3  # share of "both bad" from which a session says little
+INCONSISTENT = 0.5
+HURRIED = 0.6  # the last third's time an item over the first one's
 
 
-class Vote(msgspec.Struct, frozen=True):
-    """One answer with its sides mapped back.
+class Design(msgspec.Struct, frozen=True, kw_only=True):
+    """What was frozen at the sealing, and what the texts look like.
 
-    ``score``: 1 candidate, 0 reference, one half a tie, None cannot judge.
+    ``systems``: the reference first. ``packets``: showings a rater; ``identical``: (item, system,
+    system) with equal texts; ``raters_of``: who has an item in their packet. ``margin`` > 0 asks
+    for non-inferiority, in win share. Raters below ``catch_needed`` (share of catches passed) are
+    left out of the endpoint. ``flags`` mark items for a line of their own with them left out;
+    ``interested`` raters, too.
     """
-
-    rater: str
-    item: str
-    kind: str
-    choice: Choice
-    candidate_left: bool
-    score: float | None
-    active_ms: int
-    confidence: int
-    recognised: bool
-    comment: str
-
-    @property
-    def decisive(self) -> bool:
-        return self.choice in (Choice.LEFT, Choice.RIGHT)
-
-
-class Tally(msgspec.Struct, frozen=True):
-    """Answers by kind, from the candidate's view."""
-
-    wins: int = 0
-    losses: int = 0
-    ties_good: int = 0
-    ties_bad: int = 0
-    skips: int = 0
-
-    @property
-    def decisive(self) -> int:
-        return self.wins + self.losses
-
-    @property
-    def total(self) -> int:
-        return self.decisive + self.ties_good + self.ties_bad + self.skips
-
-
-class SideBias(msgspec.Struct, frozen=True):
-    """How often the left one won among decisive votes.
-
-    ``gamma`` is the log odds of left against right.
-    """
-
-    left: int
-    decisive: int
-    interval: Interval
-    p: float
-    gamma: float
-    gamma_interval: Interval
-
-
-class Repeats(msgspec.Struct, frozen=True):
-    """Items shown again with sides swapped.
-
-    Same system (or tie) both times; same *side* both times is a position habit.
-    """
-
-    pairs: int = 0
-    same: int = 0
-    same_side: int = 0
-
-
-class RaterRow(msgspec.Struct, frozen=True):
-    """One rater's part. ``median_s`` is active seconds an item.
-
-    ``own_account`` None when nothing tells.
-    """
-
-    rater: str
-    packet: int
-    tally: Tally
-    share: float
-    left: int
-    repeats: Repeats
-    recognised: int
-    median_s: float
-    own_account: bool | None
-
-
-class Agreement(msgspec.Struct, frozen=True):
-    """Between raters, on items that two or more judged.
-
-    Nominal: four answers; ordinal: reference, tie, candidate.
-    """
-
-    items: int
-    alpha_nominal: float
-    alpha_ordinal: float
-    ac1: float
-    same: int
-    pairs: int
-    same_decisive: int
-    pairs_decisive: int
-
-
-class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """The evaluation of one session; shares are of the candidate (``systems[1]``)."""
 
     session: str
     question: str
     endpoint: str
-    systems: tuple[str, str]
-    alpha: float
     created: str
-    unsealed_by: str
-    unsealed_at: float
-    unsealed_reason: str
+    systems: tuple[str, ...]
+    raters: tuple[str, ...]
+    packets: dict[str, int]
     items: int
     shown: int
-    identical: int
+    identical: tuple[tuple[str, str, str], ...] = ()
+    raters_of: dict[str, tuple[str, ...]] = {}
+    alpha: float = 0.05
+    margin: float = 0.0
+    stop: StopRule = StopRule()
+    catch_needed: float = 0.0
+    interested: tuple[str, ...] = ()
+    flags: dict[str, tuple[str, ...]] = {}
+    texts: dict[str, dict[str, str]] = {}
+    guessability: Guessability | None = None
+    seed: int = 0
+
+
+class Opening(msgspec.Struct, frozen=True, kw_only=True):
+    """The unsealing: who, when (unix seconds), why; ``late`` answers after it; what is wrong with
+    the files. ``own_account`` per rater: voted from another account than the seal's (None: nothing
+    tells)."""
+
+    by: str
+    at: float
+    reason: str
+    late: int = 0
+    looks: int = 0
+    problems: tuple[str, ...] = ()
+    own_account: dict[str, bool | None] = {}
+
+
+class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+    """Two systems; shares are of ``candidate``. ``p_holm`` is adjusted over all comparisons."""
+
+    reference: str
+    candidate: str
     rated: int
+    identical: int
     tally: Tally
     items_won: int
     items_lost: int
     items_even: int
     share: float
-    share_interval: Interval
+    interval: Interval
     resampled: str
     resamples: int
-    seed: int
     decisive_interval: Interval
     sign_p: float
+    p_holm: float
+
+
+class Test(msgspec.Struct, frozen=True, kw_only=True):
+    """The registered test of the main comparison.
+
+    ``p`` is NaN where the rule gives none; ``sequence`` is the interval that stays valid however
+    often one looks, for e-processes.
+    """
+
+    name: str
+    p: float
+    significant: bool
+    sentence: str
+    sequence: Interval | None = None
+
+
+class Line(msgspec.Struct, frozen=True, kw_only=True):
+    """The main comparison over some of the votes, or by another question."""
+
+    name: str
+    votes: int
+    items: int
+    share: float
+    interval: Interval
+    p: float
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """The evaluation of one session. ``comparisons`` has every pair, the main one first."""
+
+    session: str
+    question: str
+    endpoint: str
+    systems: tuple[str, ...]
+    alpha: float
+    margin: float
+    stop_rule: str
+    created: str
+    unsealed_by: str
+    unsealed_at: float
+    unsealed_reason: str
+    looks: int
+    items: int
+    shown: int
+    main: Comparison
+    test: Test
+    comparisons: list[Comparison]
+    ranking: Ranking | None
+    sensitivity: list[Line]
+    criteria: list[Line]
+    tags: dict[str, Tally]
     side_bias: SideBias
     repeats: Repeats
     raters: list[RaterRow]
     agreement: Agreement | None
+    thirds: list[Third]
+    blinding: Blinding | None
+    guessability: Guessability | None
+    style: Style | None
     post_unblind: int
+    seed: int
     problems: list[str]
     notes: list[str]
 
     @property
+    def pair(self) -> tuple[str, str]:
+        """(reference, candidate) of the main comparison."""
+        return self.main.reference, self.main.candidate
+
+    @property
+    def share(self) -> float:
+        return self.main.share
+
+    @property
+    def share_interval(self) -> Interval:
+        return self.main.interval
+
+    @property
+    def tally(self) -> Tally:
+        return self.main.tally
+
+    @property
+    def sign_p(self) -> float:
+        return self.main.sign_p
+
+    @property
+    def rated(self) -> int:
+        return self.main.rated
+
+    @property
     def verdict(self) -> str:
-        """One sentence that claims no more than the test does."""
-        if not self.rated:
+        """One sentence that claims no more than the registered test does."""
+        if not self.main.rated:
             return "No item was rated before the unsealing: there is no result."
-        reference, candidate = self.systems
-        if self.sign_p >= self.alpha:
-            return (
-                f"No preference shown between {candidate} and {reference} (p = {self.sign_p:.3g})."
-            )
-        ahead = self.items_won > self.items_lost
-        won, lost = (candidate, reference) if ahead else (reference, candidate)
-        found = f"(p = {self.sign_p:.2g})"
-        return f"{won} was preferred to {lost} on more items than chance explains {found}."
+        return self.test.sentence
 
 
-def collect_votes(
-    session: Session, placements: Mapping[str, Placement], candidate: str, opened: AuditEntry
-) -> list[Vote]:
-    """Every rater's last answers as they lay on disk at the unsealing."""
-    votes = []
-    for rater in session.raters:
-        for pid, judged in fold(read_events(session, rater, opened.heads)).items():
-            place = placements.get(pid)
-            if place is None or place.rater != rater:
-                continue
-            if judged.choice is None or judged.event is None:
-                continue
-            candidate_left = place.left == candidate
-            votes.append(
-                Vote(
-                    rater=rater,
-                    item=place.item,
-                    kind=place.kind,
-                    choice=judged.choice,
-                    candidate_left=candidate_left,
-                    score=_score(judged.choice, candidate_left),
-                    active_ms=judged.event.active_ms,
-                    confidence=judged.confidence,
-                    recognised=judged.recognised,
-                    comment=judged.comment,
-                )
-            )
-    return votes
+def analyse(votes: Sequence[Vote], design: Design, opening: Opening) -> Report:
+    """The report over the votes before the unsealing.
+
+    Repeats, catches and guesses tell about the raters only; practice counts for nothing.
+    """
+    everything = [vote for vote in votes if vote.rater in design.raters]
+    failed = _failed(everything, design)
+    items = [vote for vote in everything if vote.kind == "item" and vote.rater not in failed]
+    comparisons = _comparisons(items, design)
+    main = comparisons[0]
+    pair = (main.reference, main.candidate)
+    own = [vote for vote in items if vote.pair == frozenset(pair)]
+    raters = [_rater(rater, everything, pair, design, opening, failed) for rater in design.raters]
+    kept = [vote for vote in everything if vote.rater not in failed]
+    found = Report(
+        session=design.session,
+        question=design.question,
+        endpoint=design.endpoint,
+        systems=design.systems,
+        alpha=design.alpha,
+        margin=design.margin,
+        stop_rule=design.stop.sentence,
+        created=design.created,
+        unsealed_by=opening.by,
+        unsealed_at=opening.at,
+        unsealed_reason=opening.reason,
+        looks=opening.looks,
+        items=design.items,
+        shown=design.shown,
+        main=main,
+        test=_test(main, own, design, failed),
+        comparisons=comparisons,
+        ranking=_ranking(items, design) if len(design.systems) > 2 else None,
+        sensitivity=_sensitivity(everything, own, pair, design, failed),
+        criteria=_criteria(own, pair, design),
+        tags=_tags(own, main.candidate),
+        side_bias=side_bias(own, main.candidate, design.seed),
+        repeats=repeats_of(kept, main.candidate),
+        raters=raters,
+        agreement=agreement_of(own, main.candidate, design.seed),
+        thirds=thirds(_of_pair(kept, pair), design.packets, main.candidate),
+        blinding=blinding_of(everything, main.reference),
+        guessability=design.guessability,
+        style=_style(own, pair, design.texts),
+        post_unblind=opening.late,
+        seed=design.seed,
+        problems=list(opening.problems),
+        notes=[],
+    )
+    return msgspec.structs.replace(found, notes=_notes(found))
 
 
-def _score(choice: Choice, candidate_left: bool) -> float | None:
-    if choice is Choice.SKIP:
-        return None
-    if choice in (Choice.BOTH_GOOD, Choice.BOTH_BAD):
-        return 0.5
-    return float((choice is Choice.LEFT) == candidate_left)
+def _of_pair(votes: Sequence[Vote], pair: tuple[str, str]) -> list[Vote]:
+    return [vote for vote in votes if vote.pair == frozenset(pair)]
 
 
-def analyse(
-    session: Session,
-    systems: tuple[str, str],
-    placements: Mapping[str, Placement],
-    identical: Sequence[str],
-    opened: AuditEntry,
-    problems: Sequence[str],
-) -> Report:
-    """The report over the votes before the unsealing; repeats count for consistency only."""
-    everything = collect_votes(session, placements, systems[1], opened)
-    votes = [vote for vote in everything if vote.kind == "item"]
-    table = item_table(votes)
-    means = {item: fmean(scores.values()) for item, scores in table.items()}
-    won = sum(mean > 0.5 for mean in means.values())
-    lost = sum(mean < 0.5 for mean in means.values())
-    tally = tally_of(votes)
-    seed = int(session.manifest_hash[:8], 16)
-    scores = [*means.values(), *[0.5] * len(identical)]
-    share_interval, resampled = _share_interval(table, scores, len(identical), seed)
-    packets = Counter(place.rater for place in placements.values())
-    raters = [_rater_row(session, r, packets[r], everything) for r in session.raters]
-    manifest = session.manifest
-    return Report(
-        session=session.name,
-        question=session.question,
-        endpoint=manifest.endpoint,
-        systems=systems,
-        alpha=manifest.alpha,
-        created=manifest.created,
-        unsealed_by=opened.who,
-        unsealed_at=opened.time,
-        unsealed_reason=opened.reason,
-        items=manifest.items,
-        shown=manifest.shown,
-        identical=len(identical),
+def _failed(votes: Sequence[Vote], design: Design) -> frozenset[str]:
+    """Raters who saw through fewer catches than the manifest asks for."""
+    if not design.catch_needed:
+        return frozenset()
+    caught = {
+        rater: catches_of([vote for vote in votes if vote.rater == rater])
+        for rater in design.raters
+    }
+    return frozenset(
+        rater for rater, own in caught.items() if own.shown and own.share < design.catch_needed
+    )
+
+
+def _comparisons(items: Sequence[Vote], design: Design) -> list[Comparison]:
+    """Every pair of systems, the main one first; Holm's adjustment over all of them."""
+    pairs = [pair for pair in combinations(design.systems, 2)]
+    found = [
+        compare(
+            _of_pair(items, pair),
+            pair,
+            sum({a, b} == set(pair) for _, a, b in design.identical),
+            design.seed,
+            RESAMPLES if pair == pairs[0] else SIDE_RESAMPLES,
+        )
+        for pair in pairs
+    ]
+    adjusted = holm([one.sign_p for one in found])
+    return [
+        msgspec.structs.replace(one, p_holm=p) for one, p in zip(found, adjusted, strict=True)
+    ]
+
+
+def compare(
+    votes: Sequence[Vote],
+    pair: tuple[str, str],
+    identical: int = 0,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> Comparison:
+    """Share, interval and sign test of one pair over items; ``identical`` more items count as
+    ties."""
+    reference, candidate = pair
+    table = item_table(votes, candidate)
+    means = [fmean(scores.values()) for scores in table.values()]
+    won, lost = sum(mean > 0.5 for mean in means), sum(mean < 0.5 for mean in means)
+    scores = [*means, *[0.5] * identical]
+    interval, resampled = _share_interval(table, scores, identical, seed, resamples)
+    tally = tally_of(votes, candidate)
+    p = sign_test(won, lost)
+    return Comparison(
+        reference=reference,
+        candidate=candidate,
         rated=len(means),
+        identical=identical,
         tally=tally,
         items_won=won,
         items_lost=lost,
         items_even=len(means) - won - lost,
         share=fmean(scores) if means else math.nan,
-        share_interval=share_interval,
+        interval=interval,
         resampled=resampled,
-        resamples=RESAMPLES,
-        seed=seed,
+        resamples=resamples,
         decisive_interval=wilson(tally.wins, tally.decisive),
-        sign_p=sign_test(won, lost),
-        side_bias=side_bias(votes, seed),
-        repeats=repeats_of(everything),
-        raters=raters,
-        agreement=_agreement(votes),
-        post_unblind=_late_events(session, opened),
-        problems=[*problems, *_strangers(session)],
-        notes=_notes(manifest.shown, len(means), raters),
-    )
-
-
-def item_table(votes: Iterable[Vote]) -> dict[str, dict[str, float]]:
-    """item -> rater -> score, without "cannot judge"."""
-    table: defaultdict[str, dict[str, float]] = defaultdict(dict)
-    for vote in votes:
-        if vote.score is not None:
-            table[vote.item][vote.rater] = vote.score
-    return dict(table)
-
-
-def tally_of(votes: Iterable[Vote]) -> Tally:
-    """Count the answers."""
-    votes = list(votes)
-    kinds = Counter(vote.choice for vote in votes)
-    wins = sum(vote.score == 1 for vote in votes)
-    return Tally(
-        wins=wins,
-        losses=kinds[Choice.LEFT] + kinds[Choice.RIGHT] - wins,
-        ties_good=kinds[Choice.BOTH_GOOD],
-        ties_bad=kinds[Choice.BOTH_BAD],
-        skips=kinds[Choice.SKIP],
-    )
-
-
-def side_bias(votes: Sequence[Vote], seed: int = 0) -> SideBias:
-    """Share of the left side among decisive votes, and the side's log odds with a bootstrap
-    interval over items."""
-    decisive = [vote for vote in votes if vote.decisive]
-    left = sum(vote.choice is Choice.LEFT for vote in decisive)
-    by_item: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0, 0, 0])
-    for vote in decisive:
-        cell = (0 if vote.candidate_left else 2) + (0 if vote.score else 1)
-        by_item[vote.item][cell] += 1
-    cells = list(by_item.values())
-    return SideBias(
-        left=left,
-        decisive=len(decisive),
-        interval=wilson(left, len(decisive)),
-        p=sign_test(left, len(decisive) - left),
-        gamma=_gamma(cells) if cells else math.nan,
-        gamma_interval=bootstrap(cells, _gamma, resamples=RESAMPLES, seed=seed)
-        if cells
-        else Interval(math.nan, math.nan),
-    )
-
-
-def _gamma(cells: Sequence[Sequence[int]]) -> float:
-    return position_effect(*(sum(column) for column in zip(*cells, strict=True))).gamma
-
-
-def repeats_of(votes: Iterable[Vote]) -> Repeats:
-    """Compare each repeat with the first showing of the same item to the same rater."""
-    pairs: defaultdict[tuple[str, str], dict[str, Vote]] = defaultdict(dict)
-    for vote in votes:
-        if vote.score is not None:
-            pairs[vote.rater, vote.item][vote.kind] = vote
-    both = [(p["item"], p["repeat"]) for p in pairs.values() if "item" in p and "repeat" in p]
-    return Repeats(
-        pairs=len(both),
-        same=sum(first.score == again.score for first, again in both),
-        same_side=sum(first.decisive and first.choice == again.choice for first, again in both),
+        sign_p=p,
+        p_holm=p,
     )
 
 
 def _share_interval(
-    table: Mapping[str, Mapping[str, float]], scores: Sequence[float], identical: int, seed: int
+    table: Mapping[str, Mapping[str, float]],
+    scores: Sequence[float],
+    identical: int,
+    seed: int,
+    resamples: int,
 ) -> tuple[Interval, str]:
     if not table:
-        return Interval(math.nan, math.nan), "items"
+        return NOTHING, "items"
     if len({rater for row in table.values() for rater in row}) >= RATERS_RESAMPLED_FROM:
-        found = bootstrap_two_way(table, identical, resamples=RESAMPLES, seed=seed)
+        found = bootstrap_two_way(table, identical, resamples=resamples, seed=seed)
         return found, "items and raters"
-    return bootstrap(scores, fmean, resamples=RESAMPLES, seed=seed), "items"
+    return bootstrap(scores, fmean, resamples=resamples, seed=seed), "items"
 
 
-def _rater_row(session: Session, rater: str, packet: int, everything: Sequence[Vote]) -> RaterRow:
-    own = [vote for vote in everything if vote.rater == rater]
-    votes = [vote for vote in own if vote.kind == "item"]
-    scores = [vote.score for vote in votes if vote.score is not None]
-    times = [vote.active_ms / 1000 for vote in own if vote.active_ms]
-    return RaterRow(
-        rater=rater,
-        packet=packet,
-        tally=tally_of(votes),
-        share=fmean(scores) if scores else math.nan,
-        left=sum(vote.choice is Choice.LEFT for vote in votes),
-        repeats=repeats_of(own),
-        recognised=sum(vote.recognised for vote in own),
-        median_s=median(times) if times else math.nan,
-        own_account=_own_account(session, read_events(session, rater)),
-    )
+# -- the registered test --------------------------------------------------------------------------
 
 
-def _own_account(session: Session, events: Iterable[Event]) -> bool | None:
-    """Whether the votes came from another account than the one that holds the seal."""
-    accounts = {event.uid for event in events if event.ev == "open"}
-    return session.sealed.stat().st_uid not in accounts if accounts else None
+def _test(main: Comparison, votes: Sequence[Vote], design: Design, failed: frozenset[str]) -> Test:
+    if design.margin:
+        return _non_inferiority(main, design.margin)
+    if design.stop.kind == "fixed":
+        significant = main.sign_p < design.alpha
+        return Test(
+            name="exact two-sided sign test on items",
+            p=main.sign_p,
+            significant=significant,
+            sentence=_preference(main, significant, f"p = {main.sign_p:.2g}"),
+        )
+    raters_of = design.raters_of or _raters_of(votes)
+    kept = {item: [r for r in raters if r not in failed] for item, raters in raters_of.items()}
+    scores = finished(votes, kept, main.candidate)
+    return _stopped(main, design.stop, decide(design.stop, scores), scores)
 
 
-def _agreement(votes: Sequence[Vote]) -> Agreement | None:
-    table: defaultdict[str, list[Vote]] = defaultdict(list)
+def _raters_of(votes: Sequence[Vote]) -> dict[str, tuple[str, ...]]:
+    found: dict[str, tuple[str, ...]] = {}
     for vote in votes:
-        if vote.score is not None:
-            table[vote.item].append(vote)
-    units = [found for found in table.values() if len(found) > 1]
-    if not units:
-        return None
-    every = list(table.values())
-    ordinal = [[vote.score for vote in unit] for unit in units]
-    decided = [[vote.score if vote.decisive else None for vote in unit] for unit in units]
-    same, pairs = raw_agreement(ordinal)
-    same_decisive, pairs_decisive = raw_agreement(decided)
-    return Agreement(
-        items=len(units),
-        alpha_nominal=krippendorff_alpha([[_answer(vote) for vote in unit] for unit in units]),
-        alpha_ordinal=krippendorff_alpha(ordinal, "ordinal"),
-        ac1=gwet_ac1([[_answer(vote) for vote in unit] for unit in every], categories=4).value,
-        same=same,
-        pairs=pairs,
-        same_decisive=same_decisive,
-        pairs_decisive=pairs_decisive,
+        found[vote.item] = (*found.get(vote.item, ()), vote.rater)
+    return found
+
+
+def _non_inferiority(main: Comparison, margin: float) -> Test:
+    low = main.interval.low
+    good = low > 0.5 - margin
+    found = "is not worse" if good else "was not shown to be no worse"
+    return Test(
+        name="non-inferiority: lower end of the 95% interval above 1/2 less the margin",
+        p=math.nan,
+        significant=good,
+        sentence=(
+            f"{main.candidate} {found} than {main.reference} by the margin of {margin:.1%} "
+            f"(win share at least {low:.1%})."
+        ),
     )
 
 
-def _answer(vote: Vote) -> float:
-    """One number for each of the four answers: reference, candidate, both good, both bad."""
-    ties = {Choice.BOTH_GOOD: 2.0, Choice.BOTH_BAD: 3.0}
-    return ties.get(vote.choice, 1.0 if vote.score else 0.0)
+def _stopped(
+    main: Comparison, rule: StopRule, found: Decision, scores: Sequence[float]
+) -> Test:
+    crossed = found.why == "boundary"
+    if rule.kind == "looks":
+        due = sum(n <= len(scores) for n in rule.looks)
+        detail = f"O'Brien-Fleming boundary, {due} of {len(rule.looks)} looks due"
+        sequence, p = None, math.nan
+    else:
+        detail, p = f"always-valid p = {found.p:.2g}", found.p
+        used = scores[: rule.cap] if rule.cap else scores
+        won, lost = sum(s > 0.5 for s in used), sum(s < 0.5 for s in used)
+        sequence = (
+            mean_sequence(used, rule.alpha)
+            if rule.process == "betting"
+            else confidence_sequence(won, lost, rule.prior, rule.alpha)
+        )
+    after = f" after {found.items} items" if crossed else ""
+    return Test(
+        name=rule.sentence,
+        p=p,
+        significant=crossed,
+        sentence=_preference(main, crossed, detail + after),
+        sequence=sequence,
+    )
 
 
-def _late_events(session: Session, opened: AuditEntry) -> int:
-    """Answers given, changed or undone after the unsealing."""
-    changing = ("vote", "amend", "undo")
-    count = 0
-    for rater in session.raters:
-        for sign, until in ((1, None), (-1, opened.heads)):
-            count += sign * sum(e.ev in changing for e in read_events(session, rater, until))
-    return count
+def _preference(main: Comparison, significant: bool, detail: str) -> str:
+    if not significant:
+        return f"No preference shown between {main.candidate} and {main.reference} ({detail})."
+    ahead = main.items_won > main.items_lost
+    won, lost = (
+        (main.candidate, main.reference) if ahead else (main.reference, main.candidate)
+    )
+    return f"{won} was preferred to {lost} on more items than chance explains ({detail})."
 
 
-def _strangers(session: Session) -> list[str]:
-    folders = sorted(path.name for path in session.ratings.iterdir() if path.is_dir())
-    return [
-        f"ratings/{name}: votes of nobody named in the manifest, not counted"
-        for name in folders
-        if name not in session.raters
+# -- beside the endpoint --------------------------------------------------------------------------
+
+
+def _line(name: str, votes: Sequence[Vote], pair: tuple[str, str], identical: int, seed: int) -> Line:
+    found = compare(votes, pair, identical, seed, SIDE_RESAMPLES)
+    return Line(
+        name=name,
+        votes=len(votes),
+        items=found.rated,
+        share=found.share,
+        interval=found.interval,
+        p=found.sign_p,
+    )
+
+
+def _sensitivity(
+    everything: Sequence[Vote],
+    own: Sequence[Vote],
+    pair: tuple[str, str],
+    design: Design,
+    failed: frozenset[str],
+) -> list[Line]:
+    """The same comparison with other choices of votes; only those that change anything."""
+    flags = sorted({flag for marks in design.flags.values() for flag in marks})
+    choices: list[tuple[str, Callable[[Vote], bool]]] = [
+        ("decisive votes only", lambda vote: vote.decisive),
+        ("sure votes only (confidence 3)", lambda vote: vote.confidence == 3),
+        ("without recognised models", lambda vote: not vote.recognised),
+        ("without raters with an interest", lambda vote: vote.rater not in design.interested),
     ]
+    lines = []
+    for name, keep in choices:
+        some = [vote for vote in own if keep(vote)]
+        if some and len(some) < len(own):
+            # Identical items are ties: they belong to every line but the one without ties.
+            ties = 0 if name == choices[0][0] else _identical(design, pair)
+            lines.append(_line(name, some, pair, ties, design.seed))
+    for flag in flags:
+        some = [vote for vote in own if flag not in design.flags.get(vote.item, ())]
+        if some and len(some) < len(own):
+            name = f"without items marked {flag!r}"
+            lines.append(_line(name, some, pair, _identical(design, pair), design.seed))
+    if failed:
+        every = [vote for vote in _of_pair(everything, pair) if vote.kind == "item"]
+        name = "with the raters who failed the catches"
+        lines.append(_line(name, every, pair, _identical(design, pair), design.seed))
+    return lines
 
 
-def _notes(shown: int, rated: int, raters: Sequence[RaterRow]) -> list[str]:
-    notes = []
-    if rated < shown:
-        notes.append(f"{shown - rated} of {shown} shown items have no answer; they are left out.")
-    if 0 < rated < 20:
-        notes.append(
-            "Fewer than 20 rated items: the bootstrap interval is too narrow; trust the sign test."
-        )
-    if any(row.own_account is False for row in raters):
-        names = ", ".join(row.rater for row in raters if row.own_account is False)
-        notes.append(
-            f"Rated from the account that holds the seal ({names}): tamper-evident only, "
-            "the blinding was not enforced."
-        )
-    notes.append(
-        "Not asked in this session: which side the raters took for which system (Bang's index)."
+def _identical(design: Design, pair: tuple[str, str]) -> int:
+    return sum({a, b} == set(pair) for _, a, b in design.identical)
+
+
+def _criteria(own: Sequence[Vote], pair: tuple[str, str], design: Design) -> list[Line]:
+    """The further questions, each as a comparison of its own."""
+    names = dict.fromkeys(name for vote in own for name in vote.criteria)
+    lines = []
+    for name in names:
+        answered = [
+            msgspec.structs.replace(vote, choice=vote.criteria[name])
+            for vote in own
+            if name in vote.criteria
+        ]
+        lines.append(_line(name, answered, pair, _identical(design, pair), design.seed))
+    return lines
+
+
+def _tags(own: Sequence[Vote], candidate: str) -> dict[str, Tally]:
+    counts = Counter(tag for vote in own for tag in vote.tags)
+    return {
+        tag: tally_of([vote for vote in own if tag in vote.tags], candidate)
+        for tag, _ in counts.most_common()
+    }
+
+
+def _style(
+    own: Sequence[Vote], pair: tuple[str, str], texts: Mapping[str, Mapping[str, str]]
+) -> Style | None:
+    """The style adjustment where the shown texts are at hand."""
+    reference, candidate = pair
+    looks = {
+        item: (features(sides[candidate]), features(sides[reference]))
+        for item in {vote.item for vote in own}
+        if candidate in (sides := texts.get(item, {})) and reference in sides
+    }
+    votes = [
+        StyledVote(vote.item, value, vote.left == candidate, *looks[vote.item])
+        for vote in own
+        if vote.item in looks and (value := vote.score(candidate)) is not None
+    ]
+    return adjust(votes) if votes else None
+
+
+def _ranking(items: Sequence[Vote], design: Design) -> Ranking | None:
+    """Davidson's model over all pairs; identical outputs are ties of every rater who would have
+    seen them."""
+    matches = [
+        Match(vote.left, vote.right, value, vote.item)
+        for vote in items
+        if (value := vote.score(vote.left)) is not None
+    ]
+    if not matches:
+        return None
+    each = len(matches) / max(1, len({(vote.item, vote.pair) for vote in items}))
+    matches += [Match(a, b, 0.5, item, each) for item, a, b in design.identical]
+    try:
+        return rank(matches)
+    except (Disconnected, ArithmeticError):
+        return None
+
+
+def _rater(
+    rater: str,
+    everything: Sequence[Vote],
+    pair: tuple[str, str],
+    design: Design,
+    opening: Opening,
+    failed: frozenset[str],
+) -> RaterRow:
+    return rater_row(
+        rater,
+        everything,
+        pair,
+        packet=design.packets.get(rater, 0),
+        own_account=opening.own_account.get(rater),
+        interested=rater in design.interested,
+        left_out=rater in failed,
+        seed=design.seed,
     )
-    return notes
+
+
+# -- what a reader must be told -------------------------------------------------------------------
+
+
+def _notes(report: Report) -> list[str]:
+    rules = (
+        _missing, _few, _bad, _accounts, _catches, _repeats, _side, _tired, _blind, _looks,
+        _guessable, _styled, _unranked,
+    )  # fmt: skip
+    return [note for rule in rules if (note := rule(report))]
+
+
+def _missing(report: Report) -> str:
+    own = report.main.rated
+    if len(report.systems) == 2 and own < report.shown:
+        return f"{report.shown - own} of {report.shown} shown items have no answer; they are left out."
+    return ""
+
+
+def _few(report: Report) -> str:
+    if 0 < report.main.rated < FEW_ITEMS:
+        return (
+            f"Fewer than {FEW_ITEMS} rated items: the bootstrap interval is too narrow; trust the "
+            "sign test."
+        )
+    return ""
+
+
+def _bad(report: Report) -> str:
+    tally = report.main.tally
+    if tally.total and tally.ties_bad / tally.total > UNINFORMATIVE:
+        return (
+            f"{tally.ties_bad / tally.total:.0%} of answers are \"both bad\": the items say more "
+            "about the prompts than about the systems."
+        )
+    return ""
+
+
+def _accounts(report: Report) -> str:
+    names = ", ".join(row.rater for row in report.raters if row.own_account is False)
+    if not names:
+        return ""
+    return (
+        f"Rated from the account that holds the seal ({names}): tamper-evident only, the blinding "
+        "was not enforced."
+    )
+
+
+def _catches(report: Report) -> str:
+    names = ", ".join(row.rater for row in report.raters if row.left_out)
+    if not names:
+        return ""
+    return f"Left out of the endpoint for missing too many catch items, as registered: {names}."
+
+
+def _repeats(report: Report) -> str:
+    found = report.repeats
+    if found.pairs >= 5 and found.same / found.pairs <= INCONSISTENT:
+        return (
+            f"Only {found.same} of {found.pairs} repeated items were answered alike: the raters do "
+            "not agree with themselves."
+        )
+    return ""
+
+
+def _side(report: Report) -> str:
+    names = [row.rater for row in report.raters if row.side.p < 0.01]
+    if report.side_bias.p < 0.01:
+        found = report.side_bias
+        return (
+            f"One side was preferred ({found.left} of {found.decisive} decisive votes went left); "
+            "sides are balanced, so this weakens the result without leaning it."
+        )
+    return f"One side was preferred by {', '.join(names)}." if names else ""
+
+
+def _tired(report: Report) -> str:
+    if len(report.thirds) < 2:
+        return ""
+    first, last = report.thirds[0], report.thirds[-1]
+    quicker = last.median_s < HURRIED * first.median_s
+    ties = last.tie_interval.low > first.tie_interval.high
+    if quicker or ties:
+        return (
+            f"The last third was answered faster or with more ties than the first "
+            f"({first.median_s:.0f} s and {first.tie_rate:.0%} ties, then {last.median_s:.0f} s and "
+            f"{last.tie_rate:.0%}): raters may have tired."
+        )
+    return ""
+
+
+def _blind(report: Report) -> str:
+    found = report.blinding
+    if found is None:
+        return (
+            "Not asked in this session: which side the raters took for which system (Bang's index)."
+        )
+    if found.overall.index >= BROKEN:
+        return (
+            f"Raters could tell the systems apart (Bang's index {found.overall.index:.2f}): a "
+            "preference may be one for a system they recognised."
+        )
+    return ""
+
+
+def _looks(report: Report) -> str:
+    if report.looks and report.stop_rule.startswith("fixed"):
+        return (
+            f"{report.looks} interim looks were taken although the rule is fixed: the p value does "
+            "not account for them."
+        )
+    return ""
+
+
+def _guessable(report: Report) -> str:
+    found = report.guessability
+    return found.sentence if found and found.level in ("some", "high") else ""
+
+
+def _styled(report: Report) -> str:
+    return report.style.warning if report.style else ""
+
+
+def _unranked(report: Report) -> str:
+    if report.ranking and report.ranking.smoothed:
+        return (
+            "Some systems never lost (or never won) against the rest: the ranking adds half a win "
+            "each way to every pair, its intervals are rough."
+        )
+    if len(report.systems) > 2 and report.ranking is None:
+        return "No ranking: the systems were not all compared with each other."
+    return ""

@@ -17,9 +17,10 @@ from typing import Any, NamedTuple
 import msgspec
 
 from finetui.rating import audit
-from finetui.rating.analysis import Vote, collect_votes
+from finetui.rating.collecting import collect_votes
 from finetui.rating.session import Item, Session
 from finetui.rating.unseal import Mapping, read_mapping
+from finetui.rating.verdict import Vote
 from finetui.rating.votes import Choice
 from finetui.workspace import sync_folder, write_atomic
 
@@ -71,8 +72,8 @@ def export(session: Session, folder: Path, min_raters: int = 1) -> Exported:
     """
     mapping = read_mapping(session)
     opened = audit.unsealing(session)
-    votes = collect_votes(session, mapping.placements, mapping.systems[1], opened) if opened else []
-    judged = [(item, *found) for item, found in _verdicts(votes, min_raters).items()]
+    votes = collect_votes(session, mapping.placements, opened) if opened else []
+    judged = [(item, *found) for item, found in _verdicts(votes, mapping.systems[1], min_raters).items()]
     pairs = [
         _pair(session, mapping, *entry)
         for entry in judged
@@ -94,12 +95,14 @@ def export(session: Session, folder: Path, min_raters: int = 1) -> Exported:
     return Exported(preferences, unpaired, len(pairs), len(labels), len(judged))
 
 
-def _verdicts(votes: Iterable[Vote], min_raters: int) -> dict[str, tuple[str, dict[str, Any]]]:
+def _verdicts(
+    votes: Iterable[Vote], candidate: str, min_raters: int
+) -> dict[str, tuple[str, dict[str, Any]]]:
     """item -> (candidate, reference, good or bad; figures), for items that the raters agree on."""
     first: defaultdict[str, dict[str, str]] = defaultdict(dict)
     again: dict[tuple[str, str], str] = {}
     for vote in votes:
-        if (answer := _answer(vote)) and vote.kind == "item":
+        if (answer := _answer(vote, candidate)) and vote.kind == "item":
             first[vote.item][vote.rater] = answer
         elif answer:
             again[vote.rater, vote.item] = answer
@@ -113,7 +116,7 @@ def _verdicts(votes: Iterable[Vote], min_raters: int) -> dict[str, tuple[str, di
     return found
 
 
-def _answer(vote: Vote) -> str:
+def _answer(vote: Vote, candidate: str) -> str:
     match vote.choice:
         case Choice.SKIP:
             return ""
@@ -122,7 +125,7 @@ def _answer(vote: Vote) -> str:
         case Choice.BOTH_BAD:
             return "bad"
         case _:
-            return "candidate" if vote.score else "reference"
+            return "candidate" if vote.winner == candidate else "reference"
 
 
 def _pair(

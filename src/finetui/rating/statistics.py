@@ -1,21 +1,19 @@
 """The statistics of a paired blind rating, on plain numbers.
 
-Formulae and the figures they were checked against: docs/rating.md and
-tests/rating/test_statistics.py.
+Agreement between raters is in agreement.py. Formulae and the figures they were checked against:
+docs/rating.md and tests/rating/test_rating_statistics.py.
 """
 
 from __future__ import annotations
 
 import math
 import random
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from statistics import NormalDist, fmean
-from typing import Literal, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
-Level = Literal["nominal", "ordinal", "interval", "ratio"]
 T = TypeVar("T")
-Unit = Sequence[float | None]
 
 
 class Interval(NamedTuple):
@@ -126,78 +124,11 @@ def position_effect(
     return PositionEffect((on_left + on_right) / 2, (on_left - on_right) / 2)
 
 
-def krippendorff_alpha(units: Sequence[Unit], level: Level = "nominal") -> float:
-    """Krippendorff's alpha, 1 - D_o/D_e over the coincidence matrix; None marks a missing value.
-
-    ``units`` are the rated things, each with one value a rater. NaN when there is nothing to
-    compare or only one value.
-    """
-    pairable = [kept for unit in units if len(kept := [v for v in unit if v is not None]) > 1]
-    coincidence: defaultdict[tuple[float, float], float] = defaultdict(float)
-    for values in pairable:
-        for place, first in enumerate(values):
-            for other, second in enumerate(values):
-                if place != other:
-                    coincidence[first, second] += 1 / (len(values) - 1)
-    marginal: defaultdict[float, float] = defaultdict(float)
-    for (first, _), weight in coincidence.items():
-        marginal[first] += weight
-    total = sum(marginal.values())
-    distance = _distance(level, marginal)
-    observed = sum(weight * distance(a, b) for (a, b), weight in coincidence.items())
-    expected = sum(marginal[a] * marginal[b] * distance(a, b) for a in marginal for b in marginal)
-    return 1 - (total - 1) * observed / expected if expected else math.nan
-
-
-def _distance(level: Level, marginal: Mapping[float, float]) -> Callable[[float, float], float]:
-    if level == "nominal":
-        return lambda a, b: float(a != b)
-    if level == "interval":
-        return lambda a, b: (a - b) ** 2
-    if level == "ratio":
-        return lambda a, b: ((a - b) / (a + b)) ** 2 if a + b else 0.0
-    middle, below = {}, 0.0
-    for value in sorted(marginal):
-        middle[value] = below + marginal[value] / 2
-        below += marginal[value]
-    return lambda a, b: (middle[a] - middle[b]) ** 2
-
-
-class Ac1(NamedTuple):
-    """Gwet's AC1 with the observed and the chance agreement it comes from."""
-
-    value: float
-    observed: float
-    chance: float
-
-
-def gwet_ac1(units: Sequence[Unit], categories: int = 0) -> Ac1:
-    """Gwet's AC1 (2008) for any number of raters; None marks a missing value.
-
-    ``categories`` is the number of possible answers (0 = those that occur). NaN where nothing can
-    be compared.
-    """
-    rated = [Counter(v for v in unit if v is not None) for unit in units]
-    rated = [counts for counts in rated if counts]
-    pairs = [counts for counts in rated if counts.total() > 1]
-    values = {value for counts in rated for value in counts}
-    q = max(categories, len(values))
-    if not pairs or q < 2:
-        return Ac1(math.nan, math.nan, math.nan)
-    observed = fmean(
-        sum(c * (c - 1) for c in counts.values()) / (counts.total() * (counts.total() - 1))
-        for counts in pairs
-    )
-    shares = [fmean(counts[value] / counts.total() for counts in rated) for value in values]
-    chance = sum(share * (1 - share) for share in shares) / (q - 1)
-    return Ac1((observed - chance) / (1 - chance), observed, chance)
-
-
-def raw_agreement(units: Sequence[Unit]) -> tuple[int, int]:
-    """(pairs of raters that gave the same answer, pairs), over all units."""
-    same = pairs = 0
-    for unit in units:
-        counts = Counter(v for v in unit if v is not None)
-        same += sum(math.comb(c, 2) for c in counts.values())
-        pairs += math.comb(counts.total(), 2)
-    return same, pairs
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjusted p values of several tests (Holm 1979), in the order given."""
+    order = sorted(range(len(p_values)), key=p_values.__getitem__)
+    adjusted, highest = [0.0] * len(p_values), 0.0
+    for place, k in enumerate(order):
+        highest = max(highest, min(1.0, (len(order) - place) * p_values[k]))
+        adjusted[k] = highest
+    return adjusted

@@ -9,8 +9,9 @@ import msgspec
 
 from finetui.errors import UserError
 from finetui.rating import audit
-from finetui.rating.analysis import Report, analyse
+from finetui.rating.analysis import Report
 from finetui.rating.assignment import assign
+from finetui.rating.collecting import report_on
 from finetui.rating.sealing import (
     Placement,
     Provenance,
@@ -76,14 +77,7 @@ def report(session: Session) -> Report:
         raise UserError(
             "the audit log changed while it was read.", str(session.audit_log), "Run it again."
         )
-    return analyse(
-        session,
-        mapping.systems,
-        mapping.placements,
-        mapping.identical,
-        opened,
-        audit.verify(session),
-    )
+    return report_on(session, mapping, opened, audit.verify(session))
 
 
 def _open_and_check(session: Session) -> Mapping:

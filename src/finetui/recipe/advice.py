@@ -6,13 +6,23 @@ import dataclasses
 
 from finetui.recipe.facts import Facts
 from finetui.recipe.rule import RULES, Advice, Case, Severity
-from finetui.recipe.rules import data, evaluation, machine, method, model, training
+from finetui.recipe.rules import (
+    data,
+    evaluation,
+    machine,
+    method,
+    model,
+    preference,
+    rows,
+    settings,
+    training,
+)
 from finetui.recipe.schema import FIELDS, Recipe
 
 __all__ = ["RULES", "Advice", "Facts", "Severity", "advise", "blocks"]
 
 # Importing a module enters its rules.
-_MODULES = (model, data, method, training, evaluation, machine)
+_MODULES = (model, data, rows, method, preference, training, evaluation, machine, settings)
 
 _ORDER: dict[str, int] = {"error": 0, "warning": 1, "advice": 2}
 _PLACE = {found.id: place for place, found in enumerate(FIELDS)}

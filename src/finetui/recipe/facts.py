@@ -20,6 +20,9 @@ from typing import Any
 
 import msgspec
 
+from finetui.recipe import coefficients
+from finetui.recipe.coefficients import Measured
+from finetui.recipe.datafacts import Details, look
 from finetui.recipe.field import Value
 from finetui.recipe.files import is_hub_id, resolve
 from finetui.recipe.schema import FIELDS, Recipe, get
@@ -29,6 +32,8 @@ _BLOCKS, _BLOCK = 16, 2**19
 _LONGEST_HEADER = 100 * 2**20  # bytes; the limit of the safetensors format itself
 _LONGEST_CONFIG = 10 * 2**20
 _BYTES_PER_TOKEN = 4.0  # of English under a usual tokenizer
+_FIRST = 64 * 2**10  # bytes of a file that are tokenised to learn how long its tokens are
+_LEAST_TEXT = 200  # characters; fewer tell nothing
 _TOKENS_PER_TURN = 4  # of a chat template: role, markers, line break
 
 
@@ -42,6 +47,37 @@ class Linear:
     count: int
 
 
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A process that holds GPU memory; ``user`` and ``name`` are "" where they cannot be seen.
+
+    ``pid`` is 0 for what no process answers for: the driver, or processes of other containers.
+    """
+
+    pid: int
+    user: str
+    name: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """An earlier run on this machine: what was forecast and what it took.
+
+    ``device`` is the GPU's name, "CPU" without one; ``predicted`` and ``peak`` are bytes (without
+    CUDA context on a GPU; with it predicted leaves out the process on a CPU), ``seconds`` those of
+    training, ``flops`` what `forecast.flops_per_token` makes of its tokens. 0 is unknown.
+    """
+
+    device: str
+    method: str
+    parameters: int
+    predicted: float
+    peak: float
+    flops: float
+    seconds: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """What is known; None (or empty) is unknown. Memory and disk in bytes, lengths in tokens.
@@ -50,7 +86,9 @@ class Facts:
     from the model's own tokenizer. ``gpus == 0`` means: looked, and there is none. ``missing``
     lists (field id, path) of paths that are not there, ``from_hub`` tells that the model's name is
     taken for a Hugging Face id, ``model_lacks`` what the model folder
-    lacks of config, weights, tokenizer, chat template.
+    lacks of config, weights, tokenizer, chat template. ``model_folder`` is where its config.json
+    is, ``measured`` what the meta device told of it, ``past`` the machine's earlier runs, newest
+    first. GPU figures are those of the GPU that a run started now would take.
     """
 
     rows: int | None = None
@@ -63,25 +101,34 @@ class Facts:
     general_rows: int | None = None
     suite_rows: int | None = None
     from_hub: bool = False
+    model_folder: str = ""
     model_type: str = ""
     model_dtype: str = ""
     model_parameters: int | None = None
     model_hidden: int | None = None
     model_layers: int | None = None
+    model_heads: int | None = None
+    model_inner: int | None = None
     model_context: int | None = None
     vocab: int | None = None
     tied: bool | None = None
     linears: tuple[Linear, ...] = ()
     model_lacks: tuple[str, ...] = ()
     generation_markers: bool | None = None
+    measured: Measured | None = None
     gpus: int | None = None
+    gpu_name: str = ""
     gpu_total: int | None = None
     gpu_free: int | None = None
     gpu_bf16: bool | None = None
+    gpu_holders: tuple[Holder, ...] = ()
     host_free: int | None = None
+    host_total: int | None = None
     cpu_count: int | None = None
     disk_free: int | None = None
+    past: tuple[Past, ...] = ()
     missing: tuple[tuple[str, str], ...] = ()
+    details: Details | None = None
 
 
 def merge(*parts: Facts) -> Facts:
@@ -106,9 +153,13 @@ def gather(recipe: Recipe, root: Path, machine: Facts | None = None) -> Facts:
     train = [Path(path) for path in absolute.data.train if path not in gone]
     from_hub = is_hub_id(recipe.model.path, root)
     model = _hub_folder(recipe) if from_hub else Path(absolute.model.path)
+    known = model is not None and model.is_dir() and bool(recipe.model.path)
+    general = Path(absolute.data.general)
+    mixed = [general] if recipe.data.general_share > 0 and general.is_file() else []
+    rate = bytes_per_token(model, train) if known and model else _BYTES_PER_TOKEN
     parts = [
-        model_facts(model) if model and model.is_dir() and recipe.model.path else Facts(),
-        data_facts(train),
+        _model_facts(model, root) if known and model else Facts(),
+        _with_longest(data_facts(train, bytes_per_token=rate), mixed, rate),
         Facts(
             eval_rows=_rows(absolute.data.eval),
             general_rows=_rows(absolute.data.general),
@@ -117,9 +168,26 @@ def gather(recipe: Recipe, root: Path, machine: Facts | None = None) -> Facts:
             disk_free=shutil.disk_usage(root).free if root.is_dir() else None,
             from_hub=from_hub,
             missing=missing,
+            details=look(recipe, absolute, model if known else None),
         ),
     ]
     return merge(*parts, machine or Facts())
+
+
+def _model_facts(model: Path, root: Path) -> Facts:
+    """The model's facts with what was measured of it in this workspace."""
+    facts, measured = model_facts(model), coefficients.read(root, model)
+    exact = measured.parameters if measured and "weights" in facts.model_lacks else 0
+    parameters = exact or facts.model_parameters
+    return dataclasses.replace(facts, measured=measured, model_parameters=parameters)
+
+
+def _with_longest(facts: Facts, mixed: Sequence[Path], rate: float) -> Facts:
+    """The training rows' facts, the longest row being that of the rows mixed in too."""
+    found = data_facts(mixed, bytes_per_token=rate)
+    if facts.longest is None or found.longest is None:
+        return facts
+    return dataclasses.replace(facts, longest=max(facts.longest, found.longest))
 
 
 def _hub_folder(recipe: Recipe) -> Path | None:
@@ -164,22 +232,35 @@ def model_facts(model_dir: Path) -> Facts:
     that is no model gives Facts whose ``model_lacks`` says why.
     """
     config = _config(model_dir)
+    known = dataclasses.replace(
+        config_facts(config),
+        model_folder=str(model_dir),
+        model_lacks=tuple(_lacks(model_dir)),
+        generation_markers=_has_markers(model_dir),
+    )
     tensors = _tensor_shapes(model_dir)
+    if not tensors or "quantization_config" in config:
+        return known
+    return dataclasses.replace(
+        known, model_parameters=_count(tensors), linears=_linears_of(tensors)
+    )
+
+
+def config_facts(config: Mapping[str, Any]) -> Facts:
+    """What a config.json alone tells of a model; the parameter count is exact for Llama."""
     shape = _Geometry(config)
-    quantised = "quantization_config" in config
-    whole = bool(tensors) and not quantised
     return Facts(
         model_type=str(config.get("model_type") or ""),
         model_dtype=str(config.get("dtype") or config.get("torch_dtype") or ""),
-        model_parameters=_count(tensors) if whole else shape.parameters(),
+        model_parameters=shape.parameters(),
         model_hidden=shape.hidden,
         model_layers=shape.layers,
+        model_heads=shape.number("num_attention_heads", "n_head"),
+        model_inner=shape.number("intermediate_size", "n_inner", "ffn_dim"),
         model_context=shape.number("max_position_embeddings", "n_positions"),
         vocab=shape.vocab,
         tied=shape.tied,
-        linears=_linears_of(tensors) if whole else shape.linears(),
-        model_lacks=tuple(_lacks(model_dir)),
-        generation_markers=_has_markers(model_dir),
+        linears=shape.linears(),
     )
 
 
@@ -363,6 +444,63 @@ def data_facts(
         longest=round(max(file.longest for file in files) * scale),
         lengths=tuple(round(length * scale) for file in files for length in file.lengths),
     )
+
+
+def bytes_per_token(model_dir: Path, paths: Sequence[Path]) -> float:
+    """Bytes of text a token of this model stands for, on the first rows of the data.
+
+    4 where the model has no tokenizer.json, or there is too little text to tell.
+    """
+    tokenizer = model_dir / "tokenizer.json"
+    try:
+        states = [(str(path), path.stat().st_mtime_ns) for path in (tokenizer, *paths)]
+        return _bytes_per_token(tuple(states))
+    except OSError:
+        return _BYTES_PER_TOKEN
+
+
+@lru_cache(maxsize=16)
+def _bytes_per_token(states: tuple[tuple[str, int], ...]) -> float:
+    """Tokenise a sample; the times only renew the cache when a file changes."""
+    from tokenizers import Tokenizer
+
+    (tokenizer, _), *files = states
+    text = "\n".join(_first_text(Path(name)) for name, _ in files)
+    if len(text) < _LEAST_TEXT:
+        return _BYTES_PER_TOKEN
+    try:
+        tokens = len(Tokenizer.from_file(tokenizer).encode(text, add_special_tokens=False).ids)
+    except Exception:  # the library raises plain Exception for a file that is none of its own
+        return _BYTES_PER_TOKEN
+    return len(text.encode("utf-8", "replace")) / tokens if tokens else _BYTES_PER_TOKEN
+
+
+def _first_text(path: Path) -> str:
+    """The strings of the first rows of a JSONL file; the first bytes as they are of another."""
+    with path.open("rb") as file:
+        block = file.read(_FIRST)
+    if path.suffix.lower() not in (".jsonl", ".ndjson"):
+        return block.decode("utf-8", "replace")
+    found: list[str] = []
+    for line in block.split(b"\n")[:-1]:
+        try:
+            found += _strings(msgspec.json.decode(line))
+        except (msgspec.DecodeError, RecursionError, UnicodeError):
+            continue
+    return "\n".join(found)
+
+
+def _strings(row: object) -> Iterable[str]:
+    """The texts of a row that `_text_of` counts: all but keys and roles."""
+    rest = [row]
+    while rest:
+        value = rest.pop()
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, list):
+            rest += value
+        elif isinstance(value, dict):
+            rest += [part for key, part in value.items() if key not in ("role", "from", "id")]
 
 
 def _rows(path: str) -> int | None:

@@ -35,7 +35,6 @@ _ELSEWHERE = {
     "lora_target": "method.target_modules",
     "lora_target_modules": "method.target_modules",
     "finetuning_type": "method.kind",
-    "adapter": "method.kind",
     "model_name_or_path": "model.path",
     "base_model": "model.path",
     "bf16": "model.precision",
@@ -68,6 +67,25 @@ _ELSEWHERE = {
     "save_steps": "checkpoints.every",
     "save_total_limit": "checkpoints.keep",
     "logging_steps": "logging.every",
+    "load_in_4bit": "method.kind",
+    "quantization_bit": "method.kind",
+    "stage": "method.objective",
+    "rl": "method.objective",
+    "use_dora": "method.dora",
+    "use_rslora": "method.rslora",
+    "loraplus_lr_ratio": "method.lora_plus",
+    "chat_template_path": "model.chat_template",
+    "template": "model.chat_template",
+    "attn_implementation": "model.attention",
+    "flash_attn": "model.attention",
+    "optim": "training.optimizer",
+    "gradient_checkpointing": "training.checkpointing",
+    "torch_compile": "training.compile",
+    "use_liger_kernel": "training.liger",
+    "neftune_noise_alpha": "training.neftune",
+    "pref_beta": "preference.beta",
+    "loss_type": "preference.loss",
+    "group_by_length": "data.order",
 }
 
 
@@ -215,7 +233,14 @@ def resolve(recipe: Recipe, root: Path) -> Recipe:
             if found.id == "model.path" and is_hub_id(value, root):
                 continue
             recipe = replace(recipe, found.id, _absolute(value, root))
+    if is_template_file(recipe.model.chat_template):
+        recipe = replace(recipe, "model.chat_template", _absolute(recipe.model.chat_template, root))
     return recipe
+
+
+def is_template_file(name: str) -> bool:
+    """Whether a chat template is named by its file, not by the name of one of ours."""
+    return name.endswith((".jinja", ".jinja2", ".j2")) or "/" in name
 
 
 def is_hub_id(name: str, root: Path) -> bool:

@@ -1,61 +1,51 @@
-"""What a recipe will do, before it does it: steps, rates, adapter size, peak memory, disk.
+"""What a recipe will do, before it does it: steps, rates, adapter size, memory, disk, time.
 
-The memory formula (bytes; P parameters, Pt trained ones, L layers, h hidden size, V vocabulary,
-t tokens of the largest batch):
-
-- weights: 2P in bf16 or fp16, 4P in fp32; NF4 with double quantisation 0.516 a parameter of the
-  linear layers, 2 of the rest
-- adapter 4Pt, gradients 4Pt, AdamW 8Pt (all fp32); full tuning 16P to 18P in all
-- saved activations: about 53 t h a layer in bf16 with LoRA on all linear layers and an attention
-  that keeps no t x t matrix (Llama 8B at 2,048 tokens: 0.415 GiB a layer); twice that in fp32
-- logits: 12 t V (three fp32 copies), only on the positions that are trained on
-
-    peak = weights + adapter + optimiser + activations + max(logits, gradients)
-
-A maximum, not a sum: logits are freed before the gradients are complete. For Llama 3 8B, rank 16,
-one row of 2,048 tokens, all trained on, this gives 31.6 GiB; a memory tracker found 32.7, of which
-1.06 are copies that only a CPU makes. The CUDA context (0.3 to 0.6 GiB) and the allocator's slack
-(up to 10 %) come on top, so the result is a range and no promise.
+Memory is `finetui.recipe.memory`, whether it fits `finetui.recipe.fitting`. Steps and rates are
+the trainer's own arithmetic. Time comes from this machine's earlier runs: operations a second that
+they reached, over the operations of this one (2 a parameter and token forward, 2 backward, 2 more
+for the gradients of trained weights, 2 more where activations are computed again).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
-from finetui.recipe.facts import Facts, Linear, data_facts, gather, model_facts
+from finetui.recipe.facts import Facts
+from finetui.recipe.fitting import Remedy, Verdict, fits, remedies
+from finetui.recipe.memory import (
+    Moment,
+    Part,
+    Peak,
+    Source,
+    adapter_parameters,
+    alike,
+    largest_batch,
+    peak,
+    precision,
+    problem,
+)
 from finetui.recipe.schema import Recipe
 
 __all__ = [
     "Facts",
     "Part",
     "Plan",
-    "adapter_parameters",
-    "data_facts",
-    "gather",
+    "Remedy",
+    "Verdict",
+    "fits",
+    "flops_per_token",
     "learning_rate_at",
-    "memory",
-    "model_facts",
     "plan",
-    "precision",
-    "targeted",
+    "remedies",
+    "too_long_share",
 ]
 
-GIB = 2**30
 _POINTS = 200  # of the learning-rate curve: more than any pane has columns
 _PACKED = 0.95  # share of a packed sequence that is filled; first-fit reaches 0.95 to 0.99
-_NF4 = 0.516  # bytes a parameter: 4 bits, a byte a block of 64, quantised once more
-_ACTIVATION = 53.0  # bytes a token, hidden feature and layer
-_UNPICKED_SHARE = 0.2  # of tokens trained on, where the data do not say: a short answer
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """One component of the peak memory, in bytes, as a range."""
-
-    name: str
-    low: float
-    high: float
+_KNOWN, _ONCE = 0.1, 0.25  # doubt in the pace: from several earlier runs, from one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +53,10 @@ class Plan:
     """The forecast; None is unknown. ``exact`` is False where token figures are estimates.
 
     ``learning_rates`` has at most 200 points, evenly over the run, the first and last step among
-    them. ``memory`` splits the peak; its parts do not add up, as logits and gradients overlap.
+    them. ``memory`` splits the peak, bytes at ``peak_moment``: its parts add up to it.
+    ``memory_source`` says where activations come from, ``calibrated`` how many earlier runs
+    corrected them. ``disk`` adds up to ``disk_bytes``. ``seconds`` are those of training and its
+    evaluations, answers not counted.
     """
 
     rows_per_epoch: int | None = None
@@ -79,9 +72,17 @@ class Plan:
     learning_rates: tuple[float, ...] = ()
     adapter_parameters: int | None = None
     memory: tuple[Part, ...] = ()
+    memory_source: Source | Literal[""] = ""
+    calibrated: int = 0
+    peak_moment: Moment | Literal[""] = ""
     peak_bytes_low: int | None = None
     peak_bytes_high: int | None = None
+    disk: tuple[Part, ...] = ()
     disk_bytes: int | None = None
+    flops: float | None = None
+    step_seconds: float | None = None
+    seconds_low: float | None = None
+    seconds_high: float | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -89,31 +90,40 @@ def plan(recipe: Recipe, facts: Facts | None = None) -> Plan:
     """Forecast a run from its recipe and what is known; pure and fast enough for every key."""
     facts = facts or Facts()
     rows = _rows_per_epoch(recipe, facts)
-    sequences = _sequences(recipe, facts, rows)
-    per_epoch = _steps_per_epoch(recipe, sequences)
+    per_epoch = _steps_per_epoch(recipe, _sequences(recipe, facts, rows))
     steps, epochs = _steps(recipe, per_epoch)
-    warmup = None if steps is None else warmup_steps(recipe.training.warmup, steps)
+    tokens = _tokens(recipe, facts, rows, epochs)
     adapter = adapter_parameters(recipe, facts)
-    parts = memory(recipe, facts)
-    low, high = _peak(parts)
+    found = peak(recipe, facts)
+    disk = _disk(recipe, facts, adapter, steps, (rows or 0) * (epochs or 0))
+    flops = _flops(recipe, facts, tokens, steps)
+    low, high = _seconds(recipe, facts, flops)
     return Plan(
         rows_per_epoch=rows,
-        sequences_per_epoch=sequences,
+        sequences_per_epoch=_sequences(recipe, facts, rows),
         steps_per_epoch=per_epoch,
         steps=steps,
         epochs=epochs,
         evaluations=_times(steps, recipe.evaluation.every) if recipe.data.eval else 0,
-        tokens=_tokens(recipe, facts, rows, epochs),
-        batch_tokens=_batch_tokens(recipe, facts),
+        tokens=tokens,
+        batch_tokens=largest_batch(recipe, facts).tokens,
         exact=facts.exact,
-        warmup_steps=warmup,
+        warmup_steps=None if steps is None else warmup_steps(recipe.training.warmup, steps),
         learning_rates=_curve(recipe, steps),
         adapter_parameters=adapter,
-        memory=parts,
-        peak_bytes_low=low,
-        peak_bytes_high=high,
-        disk_bytes=_disk(recipe, facts, adapter, steps),
-        notes=tuple(_notes(recipe, facts)),
+        memory=found.parts if found else (),
+        memory_source=found.source if found else "",
+        calibrated=found.calibrated if found else 0,
+        peak_moment=found.moment if found else "",
+        peak_bytes_low=found.low if found else None,
+        peak_bytes_high=found.high if found else None,
+        disk=disk,
+        disk_bytes=round(sum(part.high for part in disk)) if disk else None,
+        flops=flops,
+        step_seconds=(low + high) / 2 / steps if low and high and steps else None,
+        seconds_low=low,
+        seconds_high=high,
+        notes=tuple(_notes(recipe, facts, found)),
     )
 
 
@@ -186,8 +196,11 @@ def warmup_steps(warmup: float, steps: int) -> int:
     return math.ceil(steps * warmup) if warmup < 1 else int(warmup)
 
 
-def learning_rate_at(recipe: Recipe, step: int, steps: int) -> float:
-    """The rate of update ``step`` (0-based) of ``steps``, as transformers' schedules have it."""
+def learning_rate_at(recipe: Recipe, step: float, steps: int) -> float:
+    """The rate of update ``step`` (0-based, also between two) of ``steps``.
+
+    As transformers' schedules have it.
+    """
     training = recipe.training
     warmup = warmup_steps(training.warmup, steps)
     if step < warmup:
@@ -216,138 +229,75 @@ def _tokens(recipe: Recipe, facts: Facts, rows: int | None, epochs: float | None
     return None if mean is None or rows is None or epochs is None else round(mean * rows * epochs)
 
 
-def _batch_tokens(recipe: Recipe, facts: Facts) -> int:
-    """Tokens of the largest batch: every row as long as the longest that is trained on."""
-    data = recipe.data
-    longest = data.max_length if facts.longest is None else min(facts.longest, data.max_length)
-    return recipe.training.batch_size * (data.max_length if data.packing else longest)
+# --- disk and time -------------------------------------------------------------------------------
 
 
-# --- the adapter ---------------------------------------------------------------------------------
-
-
-def targeted(recipe: Recipe, facts: Facts) -> tuple[Linear, ...]:
-    """The linear layers that get an adapter: all of them, or those whose name is listed."""
-    wanted = recipe.method.target_modules
-    if wanted == ("all-linear",):
-        return facts.linears
-    names = {target.rpartition(".")[2] for target in wanted}
-    found = tuple(linear for linear in facts.linears if linear.name in names)
-    if "lm_head" in names and facts.model_hidden and facts.vocab:
-        found += (Linear("lm_head", facts.model_hidden, facts.vocab, 1),)
-    return found
-
-
-def adapter_parameters(recipe: Recipe, facts: Facts) -> int | None:
-    """Trained parameters: rank x (inputs + outputs) for each adapted layer."""
-    if recipe.method.kind == "full":
-        return facts.model_parameters
-    if not facts.linears:
-        return None
-    widths = sum((x.inputs + x.outputs) * x.count for x in targeted(recipe, facts))
-    return recipe.method.rank * widths
-
-
-# --- memory and disk -----------------------------------------------------------------------------
-
-
-def precision(recipe: Recipe, facts: Facts) -> str:
-    """fp32, bf16 or fp16; ``auto`` is fp32 on a CPU, fp16 on a GPU without bf16, else bf16."""
-    if recipe.model.precision != "auto":
-        return recipe.model.precision
-    if facts.gpus == 0:
-        return "fp32"
-    return "fp16" if facts.gpu_bf16 is False else "bf16"
-
-
-def memory(recipe: Recipe, facts: Facts) -> tuple[Part, ...]:
-    """The components of the peak; empty where the model's geometry is unknown."""
-    parameters, trained = facts.model_parameters, adapter_parameters(recipe, facts)
-    geometry = facts.model_hidden and facts.model_layers and facts.vocab
-    if not (parameters and trained is not None and geometry):
-        return ()
-    assert facts.model_hidden and facts.model_layers and facts.vocab
-    tokens = _batch_tokens(recipe, facts)
-    wide = 2 if precision(recipe, facts) == "fp32" else 1
-    saved = _ACTIVATION * wide * tokens * facts.model_hidden * facts.model_layers
-    share_low, share_high = _trained_shares(recipe, facts)
-    logits = 12.0 * tokens * facts.vocab
-    base = (0.45, 0.8) if facts.gpus == 0 else (0.3, 0.6)
-    fixed = _weights(recipe, facts, parameters, trained, wide)
-    return (
-        *fixed,
-        Part("activations", 0.9 * saved, 1.15 * saved),
-        Part("logits", share_low * logits, share_high * logits),
-        Part("process" if facts.gpus == 0 else "CUDA context", base[0] * GIB, base[1] * GIB),
-    )
-
-
-def _weights(
-    recipe: Recipe, facts: Facts, parameters: int, trained: int, wide: int
+def _disk(
+    recipe: Recipe, facts: Facts, trained: int | None, steps: int | None, seen: float
 ) -> tuple[Part, ...]:
-    """Weights, adapter, optimiser states and gradients."""
-    if recipe.method.kind == "full":
-        return (
-            Part("weights", 4.0 * parameters, 6.0 * parameters),
-            Part("optimiser", 8.0 * parameters, 8.0 * parameters),
-            Part("gradients", 4.0 * parameters, 4.0 * parameters),
-        )
-    weights = 2.0 * wide * parameters
-    if recipe.method.kind == "qlora":
-        linear = sum(x.inputs * x.outputs * x.count for x in facts.linears)
-        weights = _NF4 * linear + 2.0 * (parameters - linear)
-    return (
-        Part("weights", weights, weights),
-        Part("adapter", 4.0 * trained, 4.0 * trained),
-        Part("optimiser", 8.0 * trained, 8.0 * trained),
-        Part("gradients", 4.0 * trained, 4.0 * trained),
-    )
+    """The result, the best, the checkpoints with optimiser states, and the records.
 
-
-def _trained_shares(recipe: Recipe, facts: Facts) -> tuple[float, float]:
-    """The share of a batch's positions that need logits, from usual to worst."""
-    if recipe.data.loss_on == "all":
-        return 1.0, 1.0
-    if not facts.tokens or facts.trained_tokens is None:
-        return _UNPICKED_SHARE, 1.0
-    share = min(1.0, facts.trained_tokens / facts.tokens)
-    return share, min(1.0, 2 * share)
-
-
-def _peak(parts: tuple[Part, ...]) -> tuple[int | None, int | None]:
-    if not parts:
-        return None, None
-    low = {part.name: part.low for part in parts}
-    high = {part.name: part.high for part in parts}
-    slack = 1.1
-    return round(_sum(low)), round(_sum(high) * slack)
-
-
-def _sum(sizes: dict[str, float]) -> float:
-    """Everything at once, but of logits and gradients only the larger."""
-    return sum(sizes.values()) - min(sizes["logits"], sizes["gradients"])
-
-
-def _disk(recipe: Recipe, facts: Facts, trained: int | None, steps: int | None) -> int | None:
-    """The result, the best, the checkpoints with optimiser states, and the records."""
+    ``seen`` rows are trained on in all. A whole model is left in the format it computes in.
+    """
     if trained is None:
-        return None
-    size = (2 if recipe.method.kind == "full" else 4) * trained
-    results = size * (2 if recipe.evaluation.keep_best and recipe.data.eval else 1)
+        return ()
+    size = 4.0 * trained
     saved = _times(steps, recipe.checkpoints.every)
     kept = recipe.checkpoints.keep if saved is None else min(recipe.checkpoints.keep, saved)
-    records = 400 * (steps or 0) + 4_000 * recipe.evaluation.generate + 500_000
-    return results + kept * (size + 8 * trained) + records
+    states = (2.03 if recipe.training.optimizer.endswith("8bit") else 8.0) * trained
+    best = recipe.evaluation.keep_best and bool(recipe.data.eval)
+    row_losses = 24 * seen if recipe.logging.row_losses else 0
+    records = 400 * (steps or 0) + 4_000 * recipe.evaluation.generate + row_losses + 500_000
+    halved = recipe.method.kind == "full" and precision(recipe, facts) != "fp32"
+    parts = (
+        ("result", size / 2 if halved else size),
+        ("best", size if best else 0.0),
+        ("checkpoints", kept * (size + states)),
+        ("records", float(records)),
+    )
+    return tuple(Part(name, bytes, bytes) for name, bytes in parts if bytes)
 
 
-def _notes(recipe: Recipe, facts: Facts) -> list[str]:
-    notes = []
+def flops_per_token(recipe: Recipe, parameters: int) -> float:
+    """Operations a trained token takes: 2 a parameter forward, 2 to 6 more backward."""
+    backward = 4.0 if recipe.method.kind == "full" else 2.0
+    again = 0.0 if recipe.training.checkpointing == "off" else 2.0
+    return (2.0 + backward + again) * parameters
+
+
+def _flops(recipe: Recipe, facts: Facts, tokens: int | None, steps: int | None) -> float | None:
+    """Operations of the whole run: its tokens, and the held-out ones at each evaluation."""
+    if not facts.model_parameters or tokens is None:
+        return None
+    sides = 2 if recipe.method.objective in ("dpo", "orpo") else 1
+    training = flops_per_token(recipe, facts.model_parameters) * tokens * sides
+    mean = _mean_tokens(recipe, facts)
+    times = (_times(steps, recipe.evaluation.every) or 0) + 1
+    held_out = (facts.eval_rows or 0) * (mean or 0.0) * times if recipe.data.eval else 0.0
+    return training + 2.0 * facts.model_parameters * held_out
+
+
+def _seconds(
+    recipe: Recipe, facts: Facts, flops: float | None
+) -> tuple[float | None, float | None]:
+    """From the pace of earlier runs on this device: the fastest and the slowest of the newest."""
+    runs = [run for run in alike(recipe, facts) if run.flops and run.seconds]
+    if not runs or flops is None:
+        return None, None
+    paces = [run.flops / run.seconds for run in runs]
+    doubt = _KNOWN if len(runs) > 1 else _ONCE
+    return flops / max(paces) * (1 - doubt), flops / min(paces) * (1 + doubt)
+
+
+def _notes(recipe: Recipe, facts: Facts, found: Peak | None) -> Iterator[str]:
     if facts.tokens is not None and not facts.exact:
-        notes.append("token figures are estimates: bytes / 4")
+        yield "token figures are estimates from a sample"
     if recipe.data.packing:
-        notes.append("packed sequences are taken as 95 % full")
+        yield "packed sequences are taken as 95 % full"
     if recipe.model.precision == "auto" and facts.gpus is None:
-        notes.append("auto precision is taken as bf16")
+        yield "auto precision is taken as bf16"
     if facts.longest is None:
-        notes.append("memory is for rows of max length")
-    return notes
+        yield "memory is for rows of max length"
+    if found and found.source == "formula":
+        why = problem(recipe, facts)
+        yield f"activations by formula{f': {why}' if why else ', not measured yet'}"

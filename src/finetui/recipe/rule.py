@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
+from finetui.recipe.datafacts import Details
 from finetui.recipe.facts import Facts
 from finetui.recipe.forecast import Plan, plan
 from finetui.recipe.schema import Recipe
@@ -40,6 +41,25 @@ class Case:
     @cached_property
     def plan(self) -> Plan:
         return plan(self.recipe, self.facts)
+
+    @property
+    def details(self) -> Details:
+        """The look into the files; all unknown where nobody looked."""
+        return self.facts.details or Details()
+
+    @property
+    def adapts(self) -> bool:
+        """Whether an adapter is trained, and not all weights."""
+        return self.recipe.method.kind != "full"
+
+    @property
+    def objective(self) -> str:
+        return self.recipe.method.objective
+
+    def lacks(self, package: str) -> bool:
+        """Whether a package is known not to be installed."""
+        packages = self.details.packages
+        return packages is not None and package not in packages
 
 
 Check = Callable[[Case], Iterator[Advice]]

@@ -19,7 +19,7 @@ from textual.worker import Worker, WorkerState
 from finetui.display import clean, clean_block, plural
 from finetui.errors import UserError
 from finetui.settings import Settings
-from finetui.tui import lookout, modes, safety, terminal, themes
+from finetui.tui import frugal, lookout, modes, safety, terminal, themes
 from finetui.tui.actions import Action, register
 from finetui.tui.messages import Looked, ShowPane
 from finetui.tui.pacing import Pacer
@@ -97,6 +97,7 @@ class FinetuiApp(TypeAhead):
         """
         terminal.require_terminal()
         safety.install()
+        frugal.install()
         os.environ.setdefault("TEXTUAL_ANIMATIONS", "none")
         self.run()
         return self.return_code or 0

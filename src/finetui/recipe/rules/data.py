@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from finetui.recipe.field import quote
 from finetui.recipe.forecast import too_long_share
 from finetui.recipe.rule import Advice, Case, advice, error, rule, warning
-from finetui.recipe.sources import GUIDES, HOUSE, MEASURED
+from finetui.recipe.sources import GUIDES, HOUSE, MEASURED, TRAINER
 
 _FEW, _ENOUGH = 50, 200  # training rows
 _PACKING_PAYS = 2_000  # rows; below it a run is short anyway
@@ -135,7 +135,7 @@ def general_file(case: Case) -> Iterator[Advice]:
             "Name the file to mix in, or set the share to 0.",
             HOUSE,
         )
-    if data.general and data.general_share == 0:
+    if data.general and data.general_share == 0 and not case.recipe.training.kl_weight:
         yield warning(
             "data.general_share",
             "The general file is not used: its share is 0.",
@@ -169,7 +169,7 @@ def general_share(case: Case) -> Iterator[Advice]:
 @rule("forgetting")
 def forgetting(case: Case) -> Iterator[Advice]:
     data, suite = case.recipe.data, case.recipe.evaluation.suite
-    if data.train and not data.general:
+    if data.train and not data.general and case.objective in ("sft", "pretrain"):
         yield advice(
             "data.general",
             "Nothing general is mixed in: other skills may be lost.",
@@ -207,11 +207,19 @@ def too_long_rows(case: Case) -> Iterator[Advice]:
 @rule("cut-answers")
 def cut_answers(case: Case) -> Iterator[Advice]:
     data, longest = case.recipe.data, case.facts.longest
-    if data.overlong == "truncate" and (longest is None or longest > data.max_length):
+    cut = data.overlong == "truncate" and (longest is None or longest > data.max_length)
+    if cut and data.truncation_side == "end" and case.objective != "pretrain":
         yield advice(
             "data.overlong",
             "A row that is cut has no end to learn from.",
             "The model learns to stop in mid-sentence, or not to stop at all.",
+            HOUSE,
+        )
+    if cut and data.truncation_side == "start":
+        yield advice(
+            "data.truncation_side",
+            "A row that is cut at its start loses its system turn, or half its question.",
+            "The model then learns answers to questions it cannot see.",
             HOUSE,
         )
 
@@ -219,7 +227,7 @@ def cut_answers(case: Case) -> Iterator[Advice]:
 @rule("packing")
 def packing(case: Case) -> Iterator[Advice]:
     facts, data = case.facts, case.recipe.data
-    if not (facts.rows and facts.tokens):
+    if not (facts.rows and facts.tokens) or case.objective in ("dpo", "orpo", "kto"):
         return
     mean = facts.tokens / facts.rows
     if not data.packing and facts.rows >= _PACKING_PAYS and mean < data.max_length / 4:
@@ -241,11 +249,92 @@ def packing(case: Case) -> Iterator[Advice]:
 
 @rule("loss-on-prompts")
 def loss_on_prompts(case: Case) -> Iterator[Advice]:
-    if case.recipe.data.loss_on == "all":
+    if case.recipe.data.loss_on == "all" and case.objective == "sft":
         yield advice(
             "data.loss_on",
             "The prompts are learned as well.",
             "Right for plain text; for chats it teaches the model to write the user's part, and "
             "logits need the memory of every position.",
             "TRL docs, assistant_only_loss",
+        )
+
+
+@rule("suite-is-held-out")
+def suite_is_held_out(case: Case) -> Iterator[Advice]:
+    if _same(case.recipe.evaluation.suite, case.recipe.data.eval):
+        yield warning(
+            "evaluation.suite",
+            "The general check is the held-out file itself.",
+            "It is there to show what is forgotten: rows of everyday use, not of the task.",
+            HOUSE,
+        )
+
+
+@rule("general-is-trained")
+def general_is_trained(case: Case) -> Iterator[Advice]:
+    data = case.recipe.data
+    if any(_same(data.general, path) for path in data.train):
+        yield warning(
+            "data.general",
+            "The general file is also training data.",
+            "Its rows are mixed in on top of themselves; take it out of one of the two.",
+            HOUSE,
+        )
+
+
+@rule("general-and-pairs")
+def general_and_pairs(case: Case) -> Iterator[Advice]:
+    data = case.recipe.data
+    if data.general and data.general_share > 0 and case.objective in ("dpo", "orpo", "kto"):
+        yield warning(
+            "data.general_share",
+            f"General rows are not mixed in: {case.objective} learns from pairs or labels only.",
+            "training.kl_weight holds the model to its start on them instead.",
+            HOUSE,
+        )
+
+
+@rule("order")
+def order(case: Case) -> Iterator[Advice]:
+    data = case.recipe.data
+    if data.order == "file" and (case.plan.epochs or 0) > 1:
+        yield advice(
+            "data.order",
+            "Every pass has the rows in the order of the files.",
+            "The last rows are learned best; a curriculum is one pass, or random afterwards.",
+            HOUSE,
+        )
+    if data.order == "length" and data.packing:
+        yield advice(
+            "data.order",
+            "Packed sequences are all of one length: there is nothing to group.",
+            "random mixes them better.",
+            TRAINER,
+        )
+
+
+@rule("pretrain-unpacked")
+def pretrain_unpacked(case: Case) -> Iterator[Advice]:
+    if case.objective == "pretrain" and not case.recipe.data.packing:
+        yield advice(
+            "data.packing",
+            "Plain text is usually packed.",
+            "Texts of all lengths then fill whole sequences, without padding.",
+            GUIDES,
+        )
+
+
+@rule("answers-cut-in-scoring")
+def answers_cut_in_scoring(case: Case) -> Iterator[Advice]:
+    facts, evaluation = case.facts, case.recipe.evaluation
+    scored = evaluation.generate and case.recipe.data.eval and case.objective != "pretrain"
+    if not (scored and facts.rows and facts.trained_tokens):
+        return
+    mean = facts.trained_tokens / facts.rows
+    if mean > evaluation.max_new_tokens:
+        yield warning(
+            "evaluation.max_new_tokens",
+            f"Answers have ≈ {mean:.0f} tokens, and {evaluation.max_new_tokens} are generated.",
+            "An answer that is cut counts as wrong: the scores would be too low.",
+            "the data",
         )

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator
 
+from finetui.display import duration
+from finetui.recipe.field import quote, show_number
 from finetui.recipe.rule import Advice, Case, advice, error, rule, warning
 from finetui.recipe.sources import GUIDES, HOUSE, TRAINER
 
 _LONG_RUN = 1_000  # steps
+_DAY = 86_400  # seconds
+# Any of its packages makes a tracker work.
+_TRACKERS = {
+    "tensorboard": ("tensorboard", "tensorboardX"),
+    "wandb": ("wandb",),
+    "trackio": ("trackio",),
+    "mlflow": ("mlflow",),
+}
 
 
 def evaluates(case: Case) -> bool:
@@ -88,6 +99,8 @@ def patience_too_long(case: Case) -> Iterator[Advice]:
 @rule("no-scores")
 def no_scores(case: Case) -> Iterator[Advice]:
     wanted, held = case.recipe.evaluation.generate, case.facts.eval_rows
+    if case.objective == "pretrain":
+        return
     if wanted == 0 and case.recipe.data.eval:
         yield advice(
             "evaluation.generate",
@@ -146,5 +159,86 @@ def logging_sparse(case: Case) -> Iterator[Advice]:
             "logging.every",
             f"The loss curve will have {steps // every} points.",
             "Too few to see a spike or a plateau.",
+            HOUSE,
+        )
+
+
+@rule("best-is-not-saved")
+def best_is_not_saved(case: Case) -> Iterator[Advice]:
+    evaluation, epochs = case.recipe.evaluation, case.plan.epochs
+    if evaluates(case) and not evaluation.keep_best and epochs is not None and epochs > 3:
+        yield advice(
+            "evaluation.keep_best",
+            f"After {show_number(round(epochs, 1))} passes the last adapter is kept, not the best.",
+            "An overfitted end is then what you get.",
+            TRAINER,
+        )
+
+
+@rule("guards-off")
+def guards_off(case: Case) -> Iterator[Advice]:
+    guards = case.recipe.guards
+    watched = (guards.spike, guards.divergence, guards.overfitting, guards.plateau)
+    if all(choice == "off" for choice in watched):
+        yield warning(
+            "guards.divergence",
+            "Nothing is watched for: no spike, no divergence, no overfitting, no plateau.",
+            "A warning costs nothing and stops nothing.",
+            HOUSE,
+        )
+
+
+@rule("spike-size")
+def spike_size(case: Case) -> Iterator[Advice]:
+    guards = case.recipe.guards
+    if guards.spike == "off" or 5 <= guards.spike_size <= 15:
+        return
+    low = guards.spike_size < 5
+    acts = low and guards.spike in ("skip", "lower", "stop")
+    yield (warning if acts else advice)(
+        "guards.spike_size",
+        f"A spike size of {show_number(guards.spike_size)} is "
+        + ("low: ordinary noise will count." if low else "high: real spikes will pass."),
+        "5 to 15 is usual, in robust standard deviations.",
+        HOUSE,
+    )
+
+
+@rule("report-to")
+def report_to(case: Case) -> Iterator[Advice]:
+    """Trackers: known, installed, and whether they send figures away."""
+    for name in case.recipe.logging.report_to:
+        if name not in _TRACKERS:
+            near = difflib.get_close_matches(name.lower(), _TRACKERS, 1)
+            yield error(
+                "logging.report_to",
+                f"{quote(name)} is no tracker." + (f" Did you mean {near[0]}?" if near else ""),
+                f"There are {', '.join(_TRACKERS)}.",
+                TRAINER,
+            )
+        elif all(case.lacks(package) for package in _TRACKERS[name]):
+            yield error(
+                "logging.report_to",
+                f"{name} is not installed here.",
+                f"pip install {_TRACKERS[name][0]}, or take it out of the list.",
+                TRAINER,
+            )
+        elif name != "tensorboard":
+            yield warning(
+                "logging.report_to",
+                f"{name} may send figures, settings and file names to a server.",
+                "finetui itself sends nothing. Look at its own settings first.",
+                HOUSE,
+            )
+
+
+@rule("long-run")
+def long_run(case: Case) -> Iterator[Advice]:
+    seconds = case.plan.seconds_low
+    if seconds is not None and seconds > 2 * _DAY and not case.recipe.checkpoints.every:
+        yield warning(
+            "checkpoints.every",
+            f"The run takes ≈ {duration(seconds)} and more, and saves nothing on the way.",
+            "Save a few times a day at least: a reboot loses all since the last one.",
             HOUSE,
         )

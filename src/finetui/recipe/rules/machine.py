@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from finetui.display import size
 from finetui.recipe.forecast import Plan
 from finetui.recipe.rule import Advice, Case, advice, error, rule, warning
-from finetui.recipe.sources import MEASURED
+from finetui.recipe.sources import HOUSE, LIGER, MEASURED, QLORA, TORCH
 
 _FORECAST = "finetui's forecast (see docs)"
 _SLOW_ON_CPU = 500_000_000  # parameters
@@ -102,4 +102,115 @@ def disk(case: Case) -> Iterator[Advice]:
             f"Takes {size(need)} of {size(free)} free on disk.",
             "Keep fewer checkpoints, or make room first.",
             _FORECAST,
+        )
+
+
+@rule("one-gpu")
+def one_gpu(case: Case) -> Iterator[Advice]:
+    gpus = case.facts.gpus
+    if gpus is not None and gpus > 1:
+        yield advice(
+            "training.batch_size",
+            f"{gpus} GPUs are seen; a run uses one of them.",
+            "Start one run a GPU (CUDA_VISIBLE_DEVICES), or a sweep.",
+            HOUSE,
+        )
+
+
+@rule("attention-unavailable")
+def attention_unavailable(case: Case) -> Iterator[Advice]:
+    """Back ends that this machine, precision or installation cannot run."""
+    chosen = case.recipe.model.attention
+    if chosen not in ("flash", "varlen"):
+        return
+    fault = _attention_fault(case, chosen)
+    if fault:
+        yield error("model.attention", fault, "auto takes the best there is; sdpa runs anywhere.",
+                    TORCH)  # fmt: skip
+
+
+def _attention_fault(case: Case, chosen: str) -> str:
+    if case.facts.gpus == 0:
+        return f"{chosen} attention needs a CUDA GPU, and none is seen here."
+    if case.recipe.model.precision == "fp32":
+        return f"{chosen} attention computes in bf16 or fp16, not in fp32."
+    if chosen == "flash" and case.lacks("flash_attn"):
+        return "The flash-attn package is not installed here."
+    version = case.details.torch
+    if chosen == "varlen" and version is not None and version < (2, 11):
+        return f"varlen attention needs torch 2.11; here is {version[0]}.{version[1]}."
+    return ""
+
+
+@rule("attention-eager")
+def attention_eager(case: Case) -> Iterator[Advice]:
+    length = case.recipe.data.max_length
+    if case.recipe.model.attention == "eager" and length >= 1024:
+        yield (warning if length >= 4096 else advice)(
+            "model.attention",
+            f"eager keeps a matrix of {length:,} x {length:,} a head and layer.",
+            "sdpa computes the same without it.",
+            TORCH,
+        )
+
+
+@rule("liger-unavailable")
+def liger_unavailable(case: Case) -> Iterator[Advice]:
+    if not case.recipe.training.liger:
+        return
+    if case.facts.gpus == 0:
+        yield error(
+            "training.liger",
+            "Liger's kernels need a CUDA GPU, and none is seen here.",
+            "Turn it off: the rest of the recipe runs without.",
+            LIGER,
+        )
+    elif case.lacks("liger_kernel"):
+        yield error(
+            "training.liger",
+            "The liger-kernel package is not installed here.",
+            "pip install liger-kernel, or turn it off.",
+            LIGER,
+        )
+
+
+@rule("bitsandbytes-missing")
+def bitsandbytes_missing(case: Case) -> Iterator[Advice]:
+    if not case.lacks("bitsandbytes"):
+        return
+    needs = [
+        ("method.kind", "qlora") if case.recipe.method.kind == "qlora" else None,
+        ("training.optimizer", case.recipe.training.optimizer)
+        if case.recipe.training.optimizer != "adamw"
+        else None,
+    ]
+    for need in filter(None, needs):
+        yield error(
+            need[0],
+            f"{need[1]} needs bitsandbytes, which is not installed here.",
+            "pip install bitsandbytes, or choose lora and adamw.",
+            QLORA,
+        )
+
+
+@rule("torch-missing")
+def torch_missing(case: Case) -> Iterator[Advice]:
+    if case.lacks("torch"):
+        yield error(
+            "model.path",
+            "torch is not installed here: this machine can look, not train.",
+            "pip install 'finetui[train]', or start the run where it is.",
+            HOUSE,
+        )
+
+
+@rule("tf32-off")
+def tf32_off(case: Case) -> Iterator[Advice]:
+    model = case.recipe.model
+    if not model.tf32 and model.precision == "fp32" and case.facts.gpus:
+        yield advice(
+            "model.tf32",
+            "fp32 without tf32 leaves most of the GPU unused.",
+            "TF32 rounds products to 10 bits of mantissa, as bf16 has 7.",
+            TORCH,
         )

@@ -2,43 +2,36 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
+from finetui.display import size
 from finetui.recipe.field import show_number
+from finetui.recipe.forecast import plan
+from finetui.recipe.rates import usual_rates
 from finetui.recipe.rule import Advice, Case, advice, error, rule, warning
-from finetui.recipe.schema import Recipe, defaults
-from finetui.recipe.sources import ADAM, GUIDES, HOUSE, MEASURED, REGRET, TRAINER
-
-_SMALL, _LARGE = 50e6, 1e9  # parameters
-_SMALL_MODEL_GAIN = 50 / 3  # how much more a small model takes: 5e-3 against 3e-4
-
-
-def rate_range(kind: str, parameters: int | None) -> tuple[float, float]:
-    """The usual learning rates of a method, wider for small models.
-
-    The guides' figures hold from 1 B parameters on (1e-4 to 3e-4 for LoRA, 1e-5 to 5e-5 for full
-    tuning). The demo model (3.45 M) learns best at 4e-3 and breaks at 1e-2, so the upper end
-    grows, on a straight line of logarithms, to 5e-3 at 50 M and stays there.
-    """
-    low, high = (1e-5, 5e-5) if kind == "full" else (1e-4, 3e-4)
-    if parameters is None or parameters >= _LARGE:
-        return low, high
-    if parameters <= _SMALL:
-        return low, high * _SMALL_MODEL_GAIN
-    # 0 at 1 B, 1 at 50 M
-    way = math.log(_LARGE / parameters) / math.log(_LARGE / _SMALL)
-    return low, float(high * _SMALL_MODEL_GAIN**way)
+from finetui.recipe.schema import Recipe, defaults, replace
+from finetui.recipe.sources import (
+    ADAM,
+    EIGHT_BIT,
+    GUIDES,
+    HOUSE,
+    MEASURED,
+    NEFTUNE,
+    REGRET,
+    TORCH,
+    TRAINER,
+)
 
 
 @rule("learning-rate-high")
 def learning_rate_high(case: Case) -> Iterator[Advice]:
-    rate, size = case.recipe.training.learning_rate, case.facts.model_parameters
-    _, high = rate_range(case.recipe.method.kind, size)
+    rate, parameters = case.recipe.training.learning_rate, case.facts.model_parameters
+    high = usual_rates(case.recipe.method.kind, case.objective, parameters).high
     if rate <= high * 1.001:
         return
-    far = rate >= 1.999 * high and (size is not None or rate >= 1e-2)
-    who = "a model of this size" if size is not None else "models of 1 B parameters and more"
+    far = rate >= 1.999 * high and (parameters is not None or rate >= 1e-2)
+    who = "a model of this size" if parameters is not None else "models of 1 B parameters and more"
+    who = who if case.objective == "sft" else f"{case.objective} and {who}"
     yield (warning if far else advice)(
         "training.learning_rate",
         f"{show_number(rate)} is high: up to {show_number(_round(high))} is usual for {who}.",
@@ -51,16 +44,17 @@ def learning_rate_high(case: Case) -> Iterator[Advice]:
 @rule("learning-rate-low")
 def learning_rate_low(case: Case) -> Iterator[Advice]:
     rate, kind = case.recipe.training.learning_rate, case.recipe.method.kind
-    low, _ = rate_range(kind, case.facts.model_parameters)
+    low = usual_rates(kind, case.objective, case.facts.model_parameters).low
     if rate >= low * 0.999:
         return
-    if kind == "full":
+    if kind == "full" or case.objective != "sft":
         reason = "The loss will hardly move."
     else:
         reason = "It looks like a rate for full tuning: LoRA's best is about ten times as high."
     yield (warning if rate < low / 4 else advice)(
         "training.learning_rate",
-        f"{show_number(rate)} is low: {show_number(low)} and more is usual for {kind}.",
+        f"{show_number(rate)} is low: {show_number(low)} and more is usual for "
+        f"{kind if case.objective == 'sft' else case.objective}.",
         reason,
         REGRET,
     )
@@ -170,7 +164,7 @@ def batch_large(case: Case) -> Iterator[Advice]:
             "Each epoch is a single update; lower batch size or accumulation.",
             HOUSE,
         )
-    elif batch > 128:
+    elif batch > 128 and case.adapts:
         yield advice(
             "training.batch_size",
             f"{batch} rows an update are many for LoRA.",
@@ -211,7 +205,9 @@ def weight_decay(case: Case) -> Iterator[Advice]:
         yield (warning if value > 1 else advice)(
             "training.weight_decay",
             f"A weight decay of {show_number(value)} is high; 0 to 0.1 is usual.",
-            "It pulls the adapter back to zero, which is the untuned model.",
+            "It pulls the adapter back to zero, which is the untuned model."
+            if case.adapts
+            else "It pulls all weights towards zero, the trained skills with them.",
             "AdamW paper (Loshchilov & Hutter, 2019)",
         )
 
@@ -233,4 +229,131 @@ def beta2(case: Case) -> Iterator[Advice]:
             f"beta2 of {show_number(value)} forgets within {memory:.0f} steps.",
             "Step sizes become as noisy as single batches; 0.95 to 0.999 is usual.",
             ADAM,
+        )
+
+
+@rule("neftune")
+def neftune(case: Case) -> Iterator[Advice]:
+    noise = case.recipe.training.neftune
+    if noise > 15:
+        yield (warning if noise > 50 else advice)(
+            "training.neftune",
+            f"NEFTune noise of {show_number(noise)} is high; 5 to 15 is usual.",
+            "Beyond that the rows themselves are no longer read well.",
+            NEFTUNE,
+        )
+    if noise > 0 and case.objective != "sft":
+        yield warning(
+            "training.neftune",
+            f"Noise on the embeddings is made for chats, not for {case.objective}.",
+            "It was measured on instruction tuning; elsewhere it blurs what is compared.",
+            NEFTUNE,
+        )
+
+
+@rule("optimizer-needless")
+def optimizer_needless(case: Case) -> Iterator[Advice]:
+    name = case.recipe.training.optimizer
+    if name != "adamw" and case.adapts:
+        yield advice(
+            "training.optimizer",
+            f"{name} saves little: an adapter's states are small.",
+            "8 bits and paging are for full tuning, whose states are twice the weights.",
+            EIGHT_BIT,
+        )
+
+
+@rule("compile-short")
+def compile_short(case: Case) -> Iterator[Advice]:
+    steps = case.plan.steps
+    if not case.recipe.training.compile:
+        return
+    if steps is not None and steps < 300:
+        yield advice(
+            "training.compile",
+            f"Compiling takes minutes, and the run has only {steps} steps.",
+            "It pays from some hundred steps on.",
+            TORCH,
+        )
+    if not case.recipe.data.packing and case.recipe.data.order != "length":
+        yield advice(
+            "training.compile",
+            "Batches of ever-new lengths compile again and again.",
+            "Packed rows have one length.",
+            TORCH,
+        )
+
+
+@rule("activations-needless")
+def activations_needless(case: Case) -> Iterator[Advice]:
+    chosen, free = case.recipe.training.checkpointing, case.facts.gpu_free
+    if chosen == "offload" and case.facts.gpus == 0:
+        yield warning(
+            "training.checkpointing",
+            "On a CPU the activations are on the host already.",
+            "offload then only computes them again: take on or off.",
+            TRAINER,
+        )
+    if chosen == "off" or not free:
+        return
+    without = plan(replace(case.recipe, "training.checkpointing", "off"), case.facts)
+    if without.peak_bytes_high is not None and without.peak_bytes_high < 0.7 * free:
+        yield advice(
+            "training.checkpointing",
+            "The activations would fit without being computed again.",
+            f"About a quarter faster, at a peak of ≈ {size(without.peak_bytes_high)} of "
+            f"{size(free)} free.",
+            "finetui's forecast (see docs)",
+        )
+
+
+@rule("kl-term")
+def kl_term(case: Case) -> Iterator[Advice]:
+    weight, general = case.recipe.training.kl_weight, case.recipe.data.general
+    if weight == 0:
+        return
+    if not general:
+        yield error(
+            "training.kl_weight",
+            "The distance from the base is measured on general rows, and none are named.",
+            "Name a file under data.general, or set the weight to 0.",
+            HOUSE,
+        )
+    if not case.adapts:
+        yield error(
+            "training.kl_weight",
+            "Full tuning keeps no copy of the base to compare with.",
+            "With an adapter the base is the same model with the adapter switched off.",
+            HOUSE,
+        )
+    if weight > 2:
+        yield (warning if weight > 10 else advice)(
+            "training.kl_weight",
+            f"A weight of {show_number(weight)} holds the model where it is; 0.1 to 1 is usual.",
+            "The new task is then hardly learned.",
+            MEASURED,
+        )
+
+
+@rule("schedule-and-early-stopping")
+def schedule_and_early_stopping(case: Case) -> Iterator[Advice]:
+    patience = case.recipe.evaluation.early_stopping
+    epochs = case.plan.epochs
+    if patience and epochs and epochs > 10 and case.recipe.training.schedule != "constant":
+        yield advice(
+            "training.schedule",
+            "A run that stops early never gets to the low rates of its schedule.",
+            "With many epochs only as a limit, constant treats every stop alike.",
+            GUIDES,
+        )
+
+
+@rule("fp16-full")
+def fp16_full(case: Case) -> Iterator[Advice]:
+    if case.recipe.model.precision == "fp16" and not case.adapts:
+        yield warning(
+            "model.precision",
+            "Full tuning in fp16 overflows easily.",
+            "Gradients of all weights leave the range of fp16; bf16 and fp32 keep it.",
+            TRAINER,
         )

@@ -69,6 +69,7 @@ class DataPane(RepairPane, SearchPane, VersionsPane, SuggestPane):
         Action("data.check", "c", "check", "Run the checks over this file."),
         Action("data.leaks", "C", "leaks", "Check this file against another one for leaks."),
         Action("data.tokens", "t", "tokens", "Show which text the training will learn from."),
+        Action("data.token-view", "I", "token view", "This row token by token, and its loss."),
         Action("data.write", "w", "write", "Write the file with its edits as a version."),
         Action("data.split", "s", "split", "Write a version split, or with general data mixed in."),
         Action("data.versions", "V", "versions", "What was written, who used it, what differs."),
@@ -134,6 +135,8 @@ class DataPane(RepairPane, SearchPane, VersionsPane, SuggestPane):
         self.list_files()
         if self.file is None:
             self.call_later(self._open_default)
+        elif self.file.data.refresh():  # rows may have been dropped from the Train screen
+            self.all_changed()
 
     def receive(self, request: object) -> None:
         if isinstance(request, OpenData):

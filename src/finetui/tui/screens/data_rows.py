@@ -365,6 +365,19 @@ class RowsPane(ModePane):
 
     # -- tokens ------------------------------------------------------------------------------
 
+    def action_token_view(self) -> None:
+        """The row on a page of its own, token by token."""
+        from finetui.tui.screens.tokens import TokensPage
+
+        if self.file is None or self.workspace is None or self.current is None:
+            return
+        try:
+            page = TokensPage(self.workspace, self.file.path, self.current)
+        except UserError as error:
+            self.complain(error)
+        else:
+            self.app.push_screen(page)
+
     def action_tokens(self) -> None:
         self._tokens_on, self.tokens = not self._tokens_on, None
         self.show_record()

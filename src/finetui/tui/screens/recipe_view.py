@@ -2,39 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from dataclasses import field as slot
 
 from textual.content import Content
 
 from finetui.display import clean, plural
 from finetui.recipe.advice import Advice
-from finetui.recipe.facts import Facts
 from finetui.recipe.field import Field
 from finetui.recipe.forecast import Plan
-from finetui.recipe.schema import FIELDS, GROUPS, Recipe, changed, get
+from finetui.recipe.schema import FIELDS, GROUPS, Recipe, changed, field, get
 from finetui.tui import figures
 from finetui.tui.screens import lines
 from finetui.tui.widgets.form import FormField, Kind, Severity
 
 UNDO_LIMIT = 500
 _TITLES = {group.id: group.title for group in GROUPS}
-_HEADS = {group.table: group.title for group in GROUPS}
 
 
 @dataclass
 class Edits:
-    """One recipe under edit, with undo and redo; recipes are plain values, so a step is a value."""
+    """One recipe under edit, with undo and redo; recipes are plain values, so a step is a value.
+
+    ``saved`` is what the file holds, ``blank`` what a new recipe began with: nobody misses it.
+    """
 
     value: Recipe
     saved: Recipe | None = None
-    _past: list[Recipe] = field(default_factory=list)
-    _future: list[Recipe] = field(default_factory=list)
+    blank: Recipe | None = None
+    _past: list[Recipe] = slot(default_factory=list)
+    _future: list[Recipe] = slot(default_factory=list)
 
     @property
     def changed(self) -> bool:
         """Whether the file on disk differs from what is shown."""
         return self.value != self.saved
+
+    @property
+    def missed(self) -> bool:
+        """Whether something would be lost that a person chose."""
+        return self.changed and self.value != self.blank
 
     def change(self, recipe: Recipe) -> bool:
         """Take a new value; False if it is the same as before."""
@@ -63,34 +71,98 @@ class Edits:
 
 # -- the form ------------------------------------------------------------------------------------
 
+ESSENTIALS = "Essentials"
+FIRST = (
+    "model.path", "data.train", "data.eval", "method.objective", "method.kind", "method.rank",
+    "training.learning_rate", "training.epochs", "training.batch_size", "data.max_length",
+)  # fmt: skip
+"""The fields that a newcomer sees; the groups below hold the rest, folded."""
 
-def form_fields(recipe: Recipe, advice: Sequence[Advice]) -> list[FormField]:
-    """Every field of the schema as a line: value, mark if it is not the default, worst remark."""
+
+def form_fields(
+    recipe: Recipe, advice: Sequence[Advice], idle: Mapping[str, str]
+) -> list[FormField]:
+    """Every field of the schema as a line, the essential ones first.
+
+    ``idle`` names the fields without effect under this recipe, each with the reason.
+    """
     worst = worst_remarks(advice)
     touched = set(changed(recipe))
-    return [form_field(found, recipe, found.id in touched, worst.get(found.id)) for found in FIELDS]
+    first = [field(id) for id in FIRST]
+    rest = [found for found in FIELDS if found.id not in FIRST]
+    return [
+        form_field(found, recipe, found.id in touched, worst.get(found.id), idle.get(found.id, ""))
+        for found in [*first, *rest]
+    ]
 
 
-def form_field(found: Field, recipe: Recipe, touched: bool, remark: Advice | None) -> FormField:
-    """One line of the form; without a remark the note is the field's unit."""
+def form_field(
+    found: Field, recipe: Recipe, touched: bool, remark: Advice | None, idle: str
+) -> FormField:
+    """One line of the form; without a remark the note is the default or the unit."""
     value = get(recipe, found.id)
-    kind: Kind = {"bool": "flag", "choice": "choice"}.get(found.kind, "text")  # type: ignore[assignment]
     open_choices = tuple(
         choice for choice in found.choices if choice not in found.reserved or choice == value
     )
-    shown = str(value).lower() if isinstance(value, bool) else found.show(value)
     severity: Severity = remark.severity if remark else ""
     return FormField(
         id=found.id,
-        group=_TITLES[found.group],
+        group=_group_of(found),
         label=found.label,
-        value=shown.replace("\n", " "),
-        kind=kind,
+        value=str(value).lower() if isinstance(value, bool) else found.show(value),
+        kind=_kind(found),
         choices=open_choices,
         changed=touched,
         severity=severity,
-        note=remark.message if remark else found.unit,
+        note=remark.message if remark else _note(found, touched),
+        idle=idle,
+        words=f"{found.help} {found.why} {' '.join(found.choices)}",
     )
+
+
+def _group_of(found: Field) -> str:
+    return ESSENTIALS if found.id in FIRST else _TITLES[found.group]
+
+
+def _kind(found: Field) -> Kind:
+    if found.key == "notes":
+        return "lines"
+    kinds: dict[str, Kind] = {"bool": "flag", "choice": "choice"}
+    return kinds.get(found.kind, "text")
+
+
+def _note(found: Field, touched: bool) -> str:
+    default = found.show(found.default)
+    return f"default {default}" if touched and default else found.unit
+
+
+def fitted(text: Content, width: int, least: int, most: int, more: str) -> Content:
+    """A text wrapped to ``least`` to ``most`` lines; where that cuts it, the end says ``more``.
+
+    With as many lines as before, a panel repaints only those that differ, without a layout.
+    """
+    rows = text.wrap(max(1, width)) if text.plain else []
+    if len(rows) > most > 0:
+        rows = [*rows[: most - 1], Content.styled(more, "$muted")]
+    return padded(lines.join(rows), least)
+
+
+def padded(text: Content, least: int) -> Content:
+    """A text with empty lines at its end, so that it has at least so many lines."""
+    missing = least - (text.plain.count("\n") + 1)
+    return lines.join([text, *[Content("")] * missing])
+
+
+def swept_field(current: FormField | None) -> str:
+    """The field that a sweep begins with: the one at the cursor where it makes sense."""
+    takes = ("int", "float", "choice", "bool")
+    at_cursor = current is not None and field(current.id).kind in takes
+    return current.id if current is not None and at_cursor else "training.learning_rate"
+
+
+def folded_groups() -> set[str]:
+    """What is folded when a recipe opens: all but the essentials."""
+    return {group.title for group in GROUPS}
 
 
 def worst_remarks(advice: Sequence[Advice]) -> dict[str, Advice]:
@@ -116,21 +188,47 @@ def tally(advice: Sequence[Advice]) -> Content:
     return Content("   ").join(parts)
 
 
-def help_panel(found: Field, advice: Sequence[Advice]) -> Content:
-    """Everything about the field under the cursor; remarks first, because they are the news."""
+def help_panel(
+    found: Field, advice: Sequence[Advice], idle: str = "", dense: bool = False
+) -> Content:
+    """Everything about the field under the cursor; remarks first, because they are the news.
+
+    ``dense`` is for a panel of few lines: what the field takes and its source share one line.
+    """
+    gap = [] if dense else [Content("")]
     parts: list[Content] = []
     for remark in advice:
         if remark.field == found.id:
             mark, style = lines.SEVERITIES[remark.severity]
             parts.append(Content.assemble((f"{mark} {remark.message}", style)))
             parts.append(Content.styled(f"{remark.reason} ({remark.source})", "$muted"))
-            parts.append(Content(""))
-    parts.append(Content(found.help))
-    parts.append(Content.styled(found.why, "$muted"))
-    parts.append(Content(""))
-    parts.append(lines.pair("takes", _takes(found), 8))
-    parts.append(lines.pair("default", found.show(found.default) or "empty", 8))
-    parts.append(lines.pair("source", found.source, 8))
+            parts += gap
+    if idle:
+        parts += [Content.styled(f"· no effect now: {idle}", "$muted"), *gap]
+    parts += [Content(found.help), Content.styled(found.why, "$muted"), *gap]
+    facts = [
+        ("takes", _takes(found)),
+        ("default", found.show(found.default) or "empty"),
+        ("source", found.source),
+    ]
+    if dense:
+        parts.append(Content.styled("  ·  ".join(f"{a} {b}" for a, b in facts), "$muted"))
+    else:
+        parts += [lines.pair(label, words, 8) for label, words in facts]
+    return lines.join(parts)
+
+
+def group_panel(title: str, recipe: Recipe) -> Content:
+    """What a group is about, and which of its fields differ from the default."""
+    about = next((group.help for group in GROUPS if group.title == title), "")
+    parts = [Content(about or "What decides most about a run; the groups below hold the rest.")]
+    for found in map(field, changed(recipe)):
+        if _group_of(found) == title:
+            now, default = found.show(get(recipe, found.id)), found.show(found.default) or "empty"
+            parts.append(
+                Content.assemble(("• ", "$accent"), f"{found.label} {clean(now)}",
+                                 (f"   default {default}", "$muted"))
+            )  # fmt: skip
     return lines.join(parts)
 
 
@@ -141,69 +239,7 @@ def _takes(found: Field) -> str:
     return words + (f", {found.unit}" if found.unit else "")
 
 
-# -- the forecast --------------------------------------------------------------------------------
-
-
-def forecast_panel(plan: Plan, facts: Facts, width: int) -> Content:
-    """Steps, tokens, adapter, memory and disk against what is there."""
-    about = "" if plan.exact else "≈ "
-    tokens = figures.UNKNOWN if plan.tokens is None else about + figures.compact(plan.tokens)
-    return lines.join(
-        [
-            lines.pair("steps", _steps(plan)),
-            lines.pair("tokens", tokens),
-            lines.pair("warm-up", _count(plan.warmup_steps, "step")),
-            lines.pair("evaluations", figures.count(plan.evaluations)),
-            lines.pair("adapter", _count(plan.adapter_parameters, "parameter")),
-            *_memory(plan, facts, width),
-            _disk(plan, facts),
-        ]
-    )
-
-
-def _count(value: int | None, noun: str) -> str:
-    if value is None:
-        return figures.UNKNOWN
-    return f"{figures.compact(value)} {noun}{'' if value == 1 else 's'}"
-
-
-def _steps(plan: Plan) -> Content:
-    if plan.steps is None:
-        return Content.styled("unknown until the data are named", "$muted")
-    each = f"  {plan.steps_per_epoch:,} an epoch" if plan.steps_per_epoch else ""
-    return Content.assemble((f"{plan.steps:,}", "bold"), (each, "$muted"))
-
-
-def _memory(plan: Plan, facts: Facts, width: int) -> list[Content]:
-    """The predicted peak as a range, on a bar of what is free now."""
-    low, high = plan.peak_bytes_low, plan.peak_bytes_high
-    if low is None or high is None:
-        return [lines.pair("memory", Content.styled("unknown until the model is named", "$muted"))]
-    rows = [lines.pair("memory", f"≈ {figures.size(low)} to {figures.size(high)}")]
-    free, where = (facts.gpu_free, "GPU") if facts.gpus else (facts.host_free, "host")
-    if not free:
-        return rows
-    text = f" {figures.size(free)} free on the {where}"
-    room = max(4, width - len(text))
-    style = "$error" if low > free else "$warning" if high > free else "$success"
-    return [*rows, Content.assemble(lines.bar(high / free, room, style), (text, "$muted"))]
-
-
-def _disk(plan: Plan, facts: Facts) -> Content:
-    free = "" if facts.disk_free is None else f"  {figures.size(facts.disk_free)} free"
-    short = facts.disk_free is not None and (plan.disk_bytes or 0) > facts.disk_free
-    value = Content.assemble(
-        (figures.size(plan.disk_bytes), "$error" if short else ""), (free, "$muted")
-    )
-    return lines.pair("disk", value)
-
-
-def forecast_line(plan: Plan, advice: Sequence[Advice]) -> Content:
-    """The forecast in one line, for a small screen."""
-    low, high = plan.peak_bytes_low, plan.peak_bytes_high
-    memory = "" if low is None else f"   {figures.size(low)} to {figures.size(high)}"
-    steps = figures.UNKNOWN if plan.steps is None else f"{plan.steps:,} steps"
-    return Content.assemble((steps, "bold"), (memory, "$muted"), "   ", tally(advice))
+# -- remarks -------------------------------------------------------------------------------------
 
 
 def remark_lines(advice: Sequence[Advice]) -> Content:
@@ -226,23 +262,33 @@ def _label(id: str) -> str:
 # -- the launch ----------------------------------------------------------------------------------
 
 
-def launch_page(recipe: Recipe, plan: Plan, advice: Sequence[Advice], output: str) -> str:
+REHEARSAL = """\
+The longest batch goes through the model, one update, one evaluation batch,
+and a checkpoint is saved and loaded again. Nothing of it is kept but the figures:
+peak memory, seconds a step, bytes a checkpoint.
+
+It takes as long as loading the model and some steps."""
+
+
+def launch_page(recipe: Recipe, plan: Plan, advice: Sequence[Advice]) -> str:
     """What a person reads before a run starts: plain lines."""
     rows = [
         ("model", recipe.model.path),
         ("data", _data_words(recipe, plan)),
+        *([("general", _general_words(recipe))] if recipe.data.general_share else []),
         ("held out", recipe.data.eval or "nothing: no scores before and after"),
         ("method", _method_words(recipe)),
         ("steps", _launch_steps(recipe, plan)),
         ("memory", _range(plan)),
-        ("output", output),
+        ("time", _time_words(plan)),
+        ("output", f"jobs/…-train-{recipe.name or 'run'}/{_result(recipe)}"),
     ]
     told = [f"{label:<9} {clean(value)}" for label, value in rows]
     warnings = [remark for remark in advice if remark.severity == "warning"]
     if warnings:
         told += ["", f"{plural(len(warnings), 'warning')}, recorded with the run:"]
         told += [f"! {_label(remark.field)}: {clean(remark.message)}" for remark in warnings]
-    told += ["", "It runs by itself: close this screen or the terminal as you like."]
+    told += ["", "It runs by itself: close screen and terminal as you like."]
     return "\n".join(told)
 
 
@@ -250,16 +296,30 @@ def _data_words(recipe: Recipe, plan: Plan) -> str:
     rows = (
         "" if plan.rows_per_epoch is None else f" · {plural(plan.rows_per_epoch, 'row')} an epoch"
     )
-    mixed = (
-        f" with {recipe.data.general_share:.0%} general rows" if recipe.data.general_share else ""
-    )
-    return ", ".join(recipe.data.train) + rows + mixed
+    return ", ".join(recipe.data.train) + rows
+
+
+def _general_words(recipe: Recipe) -> str:
+    return f"{figures.percent(recipe.data.general_share)} more rows from {recipe.data.general}"
 
 
 def _method_words(recipe: Recipe) -> str:
     method = recipe.method
+    goal = "" if method.objective == "sft" else f"{method.objective} by "
+    if method.kind == "full":
+        return f"{goal}full: all weights"
     targets = ", ".join(method.target_modules)
-    return f"{method.kind}, rank {method.rank}, alpha {method.alpha}, on {targets}"
+    return f"{goal}{method.kind}, rank {method.rank}, alpha {method.alpha}, on {targets}"
+
+
+def _result(recipe: Recipe) -> str:
+    return "model" if recipe.method.kind == "full" else "adapter"
+
+
+def _time_words(plan: Plan) -> str:
+    if plan.seconds_high is None:
+        return "unknown: no earlier run on this machine"
+    return f"≈ {figures.duration(plan.seconds_low)} to {figures.duration(plan.seconds_high)}"
 
 
 def _launch_steps(recipe: Recipe, plan: Plan) -> str:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
 from pathlib import Path
 from typing import ClassVar
 
-from textual import on, work
+from textual import on
 from textual.app import ComposeResult
 from textual.containers import Container, Horizontal, Vertical
 from textual.content import Content
-from textual.message import Message
 from textual.widgets import ContentSwitcher
 
 from finetui.display import clean
-from finetui.errors import UserError
-from finetui.jobs import control
 from finetui.jobs.devices import DeviceSample
 from finetui.jobs.folder import Job
 from finetui.jobs.monitor import EventLine, JobReader, Snapshot
@@ -24,10 +21,21 @@ from finetui.tui.actions import Action, register
 from finetui.tui.lookout import JobLine
 from finetui.tui.messages import OpenJob
 from finetui.tui.pacing import Pacer
-from finetui.tui.pane import ModePane
-from finetui.tui.screens import train_view
-from finetui.tui.widgets.chart import BrailleChart, Line
-from finetui.tui.widgets.dialogs import Confirm
+from finetui.tui.screens import (
+    train_again,
+    train_batch,
+    train_charts,
+    train_control,
+    train_view,
+)
+from finetui.tui.screens.train_again import AgainPane
+from finetui.tui.screens.train_board import Board
+from finetui.tui.screens.train_charts import ChartsPage
+from finetui.tui.screens.train_machine import MachinePage
+from finetui.tui.screens.train_rows import Repair, RowsPage
+from finetui.tui.screens.train_samples import SamplesPage
+from finetui.tui.screens.train_watch import DiskSeen, Polled, Watch, WatchEnded
+from finetui.tui.widgets.chart import BrailleChart
 from finetui.tui.widgets.panel import entitle
 from finetui.tui.widgets.table import Column, ListSource, VirtualTable
 from finetui.tui.widgets.textpanel import TextPanel
@@ -41,82 +49,54 @@ JOB_COLUMNS = (
     Column("where it stands", weight=3.0, low=16),
 )
 EVENT_COLUMNS = (Column("time", 5), Column("", 1, tone=True), Column("what happened"))
-CURVES = (
-    ("loss", "train", "loss"),
-    ("loss", "eval", "eval_loss"),
-    ("rate", "now", "lr"),
-    ("gradient", "now", "grad_norm"),
-    ("speed", "now", "tokens_per_s"),
-    ("memory", "now", "memory"),
-)
-"""(chart, line in it, curve of the snapshot)."""
-SMALL = ("rate", "gradient", "speed", "memory")
-"""The small charts below the loss; as many as fit show, `c` goes on to the next."""
 
 
-class TrainPane(ModePane):
+class TrainPane(AgainPane):
     """Jobs are read from their folders; this screen owns nothing and can be closed at any time."""
 
     FOCUS = "#jobs"
     BINDINGS: ClassVar = register(
-        Action("train.stop", "s", "stop", "Save and stop the run after this step (asks first).",
-               show=True),
-        Action("train.save", "S", "save now", "Write a checkpoint after this step.", show=True),
+        *train_control.ACTIONS,
+        *train_again.ACTIONS,
+        Action("train.samples", "a", "samples",
+               "Answers to the same prompts, side by side over the steps.", show=True),
+        Action("train.choose-charts", "C", "charts", "Choose which charts show.", show=True),
         Action("train.curves", "c", "curves", "Show the other small charts.", show=True),
-        Action("train.log", "L", "log", "Show or hide what the run printed.", show=True),
-        Action("train.log-scale", "l", "log scale", "Logarithmic loss axis, and back."),
-        Action("train.evaluate", "o", "answers", "Compare base and tuned answers of this run.",
-               show=True),
-        Action("train.pause", "P", "pause", "Pause the run after this step, or let it go on."),
-        Action("train.look", "e", "evaluate now", "Take the held-out loss after this step."),
+        Action("train.alone", "z", "zoom", "The focused chart alone, and back."),
+        Action("train.stubborn", "b", "hard rows",
+               "The rows that still have the highest loss after several visits."),
+        Action("train.machine", "m", "machine", "Each GPU and who holds its memory; the host."),
+        Action("train.log", "L", "log", "Show or hide what the run printed."),
+        Action("train.log-scale", "l", "log scale", "Logarithmic axis of the large chart, or not."),
+        Action("train.answers", "o", "answers", "Compare base and tuned answers of this run."),
+        Action("train.runs", "R", "runs", "Several runs over each other, and their differences."),
         Action("train.list", "escape", "all runs", "Back to the list of runs."),
     )  # fmt: skip
     DEFAULT_CSS = """
     TrainPane ContentSwitcher { height: 1fr; }
     TrainPane #live { height: 1fr; layout: vertical; }
     TrainPane #board { height: 1fr; }
-    TrainPane #curves { width: 1fr; }
-    TrainPane #small { height: 38%; min-height: 7; }
     TrainPane #side { width: 42; }
     TrainPane #events { height: 1fr; min-height: 4; }
     TrainPane #log { height: 40%; display: none; overflow-y: hidden; }
     TrainPane #jobs { height: 1fr; }
-    TrainPane .-off { display: none; }
     TrainPane #live.-words #side { width: 1fr; }
-    TrainPane #live.-words #curves, TrainPane #live.-words #scores { display: none; }
+    TrainPane #live.-words Board, TrainPane #live.-words #scores { display: none; }
+    TrainPane #live.-alone #side { display: none; }
     .-narrow TrainPane #side { width: 34; }
     .-short TrainPane #devices { display: none; }
     .-wide TrainPane #side { width: 48; }
     """
-
-    @dataclass
-    class Polled(Message):
-        """The newest snapshot of the open job; an older one need not be drawn."""
-
-        path: Path
-        snapshot: Snapshot
-
-        def can_replace(self, message: Message) -> bool:
-            return isinstance(message, TrainPane.Polled)
-
-    @dataclass
-    class Answered(Message):
-        """What became of a request to the run."""
-
-        text: str
-        failed: bool = False
 
     job: Job | None = None
     snapshot: Snapshot | None = None
 
     def __init__(self) -> None:
         super().__init__()
-        self.rows: tuple[JobLine, ...] = ()
         self.events: tuple[EventLine, ...] = ()
-        self._reader: JobReader | None = None
-        self._reading: JobReader | None = None
-        self._first = 0
-        self._chosen = False
+        self._watch: Watch | None = None
+        self._disk_free: int | None = None
+        self._opened_one = False
 
     def compose(self) -> ComposeResult:
         with ContentSwitcher(initial="list"):
@@ -128,26 +108,11 @@ class TrainPane(ModePane):
                     classes="panel",
                 )
             with Container(id="live"):
-                with Horizontal(id="board"):
-                    yield from self._compose_curves()
+                with Horizontal(id="body"):
+                    chosen = train_charts.load_chosen()
+                    yield Board(chosen, self.shell.settings.ascii, id="board")
                     yield from self._compose_side()
                 yield TextPanel(id="log", classes="panel")
-
-    def _compose_curves(self) -> ComposeResult:
-        plain = self.shell.settings.ascii
-        size, rate = train_view.size_label, train_view.rate_label
-        with Vertical(id="curves"):
-            both = [Line("train"), Line("eval", "$series-2", points=True)]
-            yield BrailleChart("loss", both, ascii=plain, id="loss")
-            with Horizontal(id="small"):
-                yield self._small("rate", "learning rate", "$series-3", low=0.0)
-                yield self._small("gradient", "gradient norm", "$series-1", low=0.0)
-                yield self._small("speed", "tokens a second", "$series-3", low=0.0, form=rate)
-                yield self._small("memory", "device memory", "$series-4", low=0.0, form=size)
-
-    def _small(self, id: str, title: str, colour: str, **options: object) -> BrailleChart:
-        line, plain = Line("now", colour), self.shell.settings.ascii
-        return BrailleChart(title, [line], ascii=plain, smoothed=False, id=id, **options)  # type: ignore[arg-type]
 
     def _compose_side(self) -> ComposeResult:
         with Vertical(id="side"):
@@ -161,20 +126,28 @@ class TrainPane(ModePane):
                           ("events", "events"), ("log", "log")):  # fmt: skip
             self.query_one(f"#{id}").border_title = title
         self.query_one("#events").add_class("panel")
-        self._choose_small()
         self.watch(self.app, "jobs", self._jobs_seen)
         self.watch(self.app, "devices", self._devices_seen)
-        self._timer = self.set_interval(max(1.0, self.shell.settings.refresh), self.poll)
 
     # -- coming and going ----------------------------------------------------------------------
 
     def shown(self) -> None:
-        self._timer.resume()
+        if self._watch is not None:
+            self._watch.hold(hidden=False)
+        self._open_running()
         self.shell.look()
-        self.poll()
+        self.back_from_repair()
 
     def hidden(self) -> None:
-        self._timer.pause()
+        if self._watch is not None:
+            self._watch.hold(hidden=True)
+
+    def on_unmount(self) -> None:
+        self._stop_watching()
+
+    def _stop_watching(self) -> None:
+        if self._watch is not None:
+            self._watch.stop()
 
     def receive(self, request: object) -> None:
         if isinstance(request, OpenJob):
@@ -182,22 +155,45 @@ class TrainPane(ModePane):
 
     def open(self, path: Path) -> None:
         """Watch a job: its whole history first, then what comes."""
-        self._chosen = True
-        self.job = Job(path)
-        self.snapshot = None
-        self.events = ()
-        self._reader = JobReader(self.job)
-        for chart in self.query(BrailleChart):
-            chart.clear()
+        self._opened_one = True
+        self.job, self.snapshot, self.events = Job(path), None, ()
+        self.board.show(None)
         self.query_one("#events", VirtualTable).show(ListSource())
         entitle(self.query_one("#run"), self.job.slug, "")
-        self.query_one("#live").set_class(self.job.kind != "train", "-words")
+        words = self.job.kind != "train"
+        self.query_one("#live").set_class(words, "-words")
         self.query_one(ContentSwitcher).current = "live"
         for id in ("run", "scores", "log"):
             self.query_one(f"#{id}", TextPanel).show(Content.styled("reading…", "$muted"))
-        self._devices_seen(self.shell.devices)
-        self.query_one("#events").focus(scroll_visible=False)
-        self.poll(first=True)
+        self._show_devices()
+        self._begin_watch(self.job)
+        self._focus_live()
+
+    def _focus_live(self) -> None:
+        """The keyboard to the large chart; to the events where there are none."""
+        large = None if self.query_one("#live").has_class("-words") else self.board.large
+        self.hand_to(self.query_one("#events") if large is None else large)
+
+    def take_focus(self) -> None:
+        if self.live and self.last_focus is None:
+            self._focus_live()
+        else:
+            super().take_focus()
+
+    def _begin_watch(self, job: Job) -> None:
+        self._stop_watching()
+        cache = self.workspace.cache if self.workspace is not None else None
+        self._watch = Watch(
+            JobReader(job, cache=cache),
+            self.post_message,
+            lambda: self.pacer.ready,
+            self.shell.settings.refresh,
+        )
+        self._watch.start()
+
+    @property
+    def board(self) -> Board:
+        return self.query_one(Board)
 
     @property
     def pacer(self) -> Pacer:
@@ -210,6 +206,10 @@ class TrainPane(ModePane):
         return self.job is not None and self.query_one(ContentSwitcher).current == "live"
 
     def action_list(self) -> None:
+        if self.query_one("#live").has_class("-alone"):
+            self.action_alone()
+            return
+        self._stop_watching()
         self.query_one(ContentSwitcher).current = "list"
         self.query_one("#jobs").focus(scroll_visible=False)
 
@@ -217,60 +217,68 @@ class TrainPane(ModePane):
 
     def _jobs_seen(self, jobs: tuple[JobLine, ...]) -> None:
         if jobs != self.rows:
-            self.rows = jobs
-            source = ListSource([train_view.job_row(job) for job in jobs])
-            self.query_one("#jobs", VirtualTable).show(source)
-        running = [job for job in jobs if job.state in train_view.LIVE]
-        if len(running) == 1 and not self._chosen and self.active:
+            self._list(jobs)
+        self.start_waiting()
+        if self.active:
+            self._open_running()
+
+    def _open_running(self) -> None:
+        """The first time, the one run that goes on is what a person wants to see."""
+        running = [job for job in self.rows if job.state in train_view.LIVE]
+        if len(running) == 1 and not self._opened_one:
             self.open(running[0].path)
+
+    def _list(self, jobs: tuple[JobLine, ...]) -> None:
+        """Show the jobs; where only their words are others, only those rows are repainted."""
+        table, before = self.query_one("#jobs", VirtualTable), self.rows
+        self.rows = jobs
+        source = ListSource([train_view.job_row(job) for job in jobs])
+        if [job.path for job in before] != [job.path for job in jobs]:
+            table.show(source)
+            return
+        old, table.source = table.source, source
+        for place in range(len(jobs)):
+            if old.row(place) != source.row(place):
+                table.row_changed(place)
 
     @on(VirtualTable.RowSelected, "#jobs")
     def _job_selected(self, message: VirtualTable.RowSelected) -> None:
         self.open(self.rows[message.row].path)
 
+    def open_job(self) -> Job | None:
+        """The job on screen, or the one under the cursor of the list."""
+        if self.live:
+            return self.job
+        if not self.rows:
+            self.say("There is no run yet.", "warning")
+            return None
+        return Job(self.rows[self.query_one("#jobs", VirtualTable).cursor].path)
+
     # -- one job -------------------------------------------------------------------------------
-
-    def poll(self, first: bool = False) -> None:
-        """Look for news in a thread, unless the last look or the last frame is under way."""
-        if self._reader is None or not (self.active and self.live):
-            return
-        if self._reading is not self._reader and (first or self.pacer.ready):
-            self._reading = self._reader
-            self._poll_in_thread(self._reader)
-
-    @work(thread=True, exit_on_error=False, group="poll")
-    def _poll_in_thread(self, reader: JobReader) -> None:
-        try:
-            snapshot = reader.poll()
-        finally:
-            if self._reading is reader:
-                self._reading = None
-        if snapshot is not None:
-            self.post_message(self.Polled(reader.job.path, snapshot))
 
     @on(Polled)
     def _polled(self, message: Polled) -> None:
         if not self.children:
             return  # the screen is being left, the thread's answer came late
-        if self.job is None or message.path != self.job.path:
+        if self.job is None or message.path != self.job.path or self._watch is None:
             return
-        before, snapshot = self.snapshot, message.snapshot
-        self.snapshot = snapshot
-        if before is not None and before.attempt != snapshot.attempt:
-            for chart in self.query(BrailleChart):
-                chart.clear()
-        self._show_curves(snapshot)
-        self._show_words(snapshot)
-        self._tell_end(before, snapshot)
+        before, self.snapshot = self.snapshot, message.snapshot
+        if before is not None and before.attempt != message.snapshot.attempt:
+            self.board.show(None)
+        self.board.show(message.snapshot)
+        self._show_words(message.snapshot)
+        if isinstance(self.app.screen, SamplesPage):
+            self.app.screen.show(message.snapshot.samples)
+        if before is None or (before.state.alive != message.snapshot.state.alive):
+            self._show_devices()
+        self._tell_end(before, message.snapshot)
         self.pacer.sent()
+        self._watch.taken()
 
-    def _show_curves(self, snapshot: Snapshot) -> None:
-        end = float(snapshot.total_steps) if snapshot.total_steps else None
-        for id, line, curve in CURVES:
-            chart = self.query_one(f"#{id}", BrailleChart)
-            series = snapshot.curve(curve)
-            chart.feed(line, series.steps, series.values)
-            chart.set_end(end)
+    @on(WatchEnded)
+    def _watch_ended(self, message: WatchEnded) -> None:
+        if self.job is not None and message.path == self.job.path:
+            self.complain(message.error)
 
     def _show_words(self, snapshot: Snapshot) -> None:
         run = self.query_one("#run", TextPanel)
@@ -304,103 +312,163 @@ class TrainPane(ModePane):
             name = self.job.slug if self.job else ""
             self.say(f"{name}: {now.state.sentence}.", "" if good else "error")
 
-    def _devices_seen(self, sample: DeviceSample | None) -> None:
-        if self.active and self.live:
-            panel = self.query_one("#devices", TextPanel)
-            panel.show(train_view.devices_panel(sample, panel.content_size.width or 32))
-
     def on_resize(self) -> None:
         self.call_after_refresh(self._again)
 
     def _again(self) -> None:
         """Write the words anew for another width."""
-        self._choose_small()
         if self.snapshot is not None:
             self._show_words(self.snapshot)
-        self._devices_seen(self.shell.devices)
+        self._show_devices()
 
-    # -- what a person can do --------------------------------------------------------------------
+    # -- the machine ---------------------------------------------------------------------------
+
+    @on(DiskSeen)
+    def _disk_seen(self, message: DiskSeen) -> None:
+        self._disk_free = message.free
+
+    def _devices_seen(self, sample: DeviceSample | None) -> None:
+        if sample is None:
+            return
+        self.board.devices.take(sample, self._disk_free, time.time())
+        if isinstance(self.app.screen, MachinePage):
+            self.app.screen.show(sample, self._disk_free)
+        ended = self.snapshot is not None and self.snapshot.state.ended
+        if not ended:  # a run that has ended is read in peace: nothing moves
+            self._show_devices()
+
+    def _show_devices(self) -> None:
+        if self.active and self.live and self.shell.devices is not None:
+            panel = self.query_one("#devices", TextPanel)
+            width = panel.content_size.width or 32
+            panel.show(train_view.devices_panel(self.shell.devices, width, self._disk_free))
+            self.board.look()
+
+    def action_machine(self) -> None:
+        self.app.push_screen(MachinePage(self.shell.devices, self._disk_free))
+
+    # -- charts --------------------------------------------------------------------------------
+
+    def action_curves(self) -> None:
+        self.board.turn()
+
+    def action_choose_charts(self) -> None:
+        series = self.snapshot.series if self.snapshot is not None else {}
+        self.app.push_screen(ChartsPage(self.board.chosen, series), self._charts_chosen)
+
+    def _charts_chosen(self, chosen: tuple[str, ...] | None) -> None:
+        if chosen is None:
+            return
+        self.board.choose(chosen)
+        try:
+            train_charts.keep_chosen(chosen)
+        except OSError as error:
+            self.say(f"The choice is not kept: {error}.", "warning")
+
+    def action_alone(self) -> None:
+        """The chart that has the keyboard over the whole screen, and back."""
+        live, focused = self.query_one("#live"), self.screen.focused
+        if live.has_class("-alone"):
+            self.board.zoom(None)
+            live.remove_class("-alone")
+        elif self.live and not live.has_class("-words"):
+            chart = focused if isinstance(focused, BrailleChart) else self.board.large
+            if chart is not None:
+                self.board.zoom(self.board.name_of(chart))
+                live.add_class("-alone")
+                self.hand_to(chart)
+
+    def action_log_scale(self) -> None:
+        if self.board.large is not None:
+            self.board.large.action_log()
+
+    # -- from a step to its rows ---------------------------------------------------------------
+
+    @on(BrailleChart.StepSelected)
+    def _step_selected(self, message: BrailleChart.StepSelected) -> None:
+        if message.chart.graph.frame.clock:
+            self.say("This chart is over time: choose a step in one of the run's.")
+        else:
+            self.open_rows(int(message.step))
 
     @on(VirtualTable.RowSelected, "#events")
     def _event_selected(self, message: VirtualTable.RowSelected) -> None:
         event = self.events[len(self.events) - 1 - message.row]
-        self.say(f"{figures.clock(event.t)}  {event.text}")
+        if event.step is not None:
+            self.board.point_at(event.step)
+        if event.rows and event.step is not None:
+            self.open_rows(event.step)
+        else:
+            self.say(f"{figures.clock(event.t)}  {event.text}")
 
-    @on(BrailleChart.StepSelected)
-    def _step_selected(self, message: BrailleChart.StepSelected) -> None:
-        first, last = message.first, message.last
-        steps = f"Step {first:,}" if first == last else f"Steps {first:,} to {last:,}"
-        self.say(f"{steps}: the rows of a step are not recorded yet.")
-
-    def action_stop(self) -> None:
-        job = self._open_job()
-        if job is None:
+    def open_rows(self, step: int) -> None:
+        """The rows that were learned from since the logged step before this one."""
+        job, snapshot = self.job, self.snapshot
+        if job is None or snapshot is None:
             return
-        detail = "It saves what it has learned and ends after this step."
-        self.app.push_screen(
-            Confirm(f"Stop {clean(job.slug)}?", detail, yes="stop it", danger=True),
-            lambda yes: self._ask("stop") if yes else None,
-        )
+        logged = snapshot.curve("loss")
+        place = logged.index_of(step)
+        first = int(logged.step(place - 1)) + 1 if place else 1
+        first = min(first, step)
+        files, workspace = _files(snapshot), self.workspace
+        words = f"step {step:,}" if first == step else f"steps {first:,} to {step:,}"
+        self._open_page(RowsPage(
+            f"{words} of {job.slug}", job, workspace,
+            lambda: train_batch.rows_of_steps(job, files, first, step, workspace),
+        ))  # fmt: skip
 
-    def action_save(self) -> None:
-        self._ask("save")
+    def action_stubborn(self) -> None:
+        job, snapshot = self.job, self.snapshot
+        if job is None or snapshot is None or not self.live:
+            self.say("Open a run first.")
+            return
+        files, workspace = _files(snapshot), self.workspace
+        self._open_page(RowsPage(
+            f"hard rows of {job.slug}", job, workspace,
+            lambda: train_batch.stubborn_rows(job, files, workspace), "at first",
+        ))  # fmt: skip
 
-    def action_look(self) -> None:
-        self._ask("evaluate")
+    def _open_page(self, page: RowsPage) -> None:
+        self.app.push_screen(page, lambda wanted: self._rows_wanted(page.job, wanted))
 
-    def action_pause(self) -> None:
-        paused = self.snapshot is not None and self.snapshot.state.name == "paused"
-        self._ask("resume" if paused else "pause")
+    def _rows_wanted(self, job: Job, wanted: Repair | None) -> None:
+        if wanted is not None:
+            self.repair(job, wanted)
 
-    def _ask(self, verb: str) -> None:
-        job = self._open_job()
-        if job is not None:
-            self._ask_in_thread(job, verb)
+    # -- other pages ---------------------------------------------------------------------------
 
-    @work(thread=True, exit_on_error=False, group="ask")
-    def _ask_in_thread(self, job: Job, verb: str) -> None:
-        try:
-            self.post_message(self.Answered(control.request(job, verb)))
-        except UserError as error:
-            self.post_message(self.Answered(str(error), failed=True))
+    def action_samples(self) -> None:
+        if self.snapshot is None or self.job is None or not self.live:
+            self.say("Open a run first.")
+            return
+        title = f"samples of {clean(self.job.slug)}"
+        self.app.push_screen(SamplesPage(title, self.snapshot.samples))
 
-    @on(Answered)
-    def _answered(self, message: Answered) -> None:
-        self.say(message.text, "warning" if message.failed else "information")
-        self.poll()
+    def action_runs(self) -> None:
+        from finetui.tui.screens.runs import RunsPage
 
-    def _open_job(self) -> Job | None:
-        """The job on screen, or the one under the cursor of the list."""
-        if self.live:
-            return self.job
-        if not self.rows:
-            self.say("There is no run yet.", "warning")
-            return None
-        return Job(self.rows[self.query_one("#jobs", VirtualTable).cursor].path)
+        if self.workspace is None:
+            self.say("Comparing runs needs a workspace.")
+            return
+        chosen = self.job.path if self.job is not None and self.live else None
+        self.app.push_screen(RunsPage(self.workspace, chosen=chosen), self._run_wanted)
 
-    def action_curves(self) -> None:
-        self._first += self._fitting()
-        self._choose_small()
-
-    def _fitting(self) -> int:
-        """How many small charts have room beside each other."""
-        return 1 if self.size.width < 100 else 2 if self.size.width < 150 else len(SMALL)
-
-    def _choose_small(self) -> None:
-        start = self._first % len(SMALL)
-        shown = (SMALL + SMALL)[start : start + self._fitting()]
-        for chart in self.query("#small BrailleChart"):
-            chart.set_class(chart.id not in shown, "-off")
+    def _run_wanted(self, wanted: OpenJob | None) -> None:
+        if wanted is not None:
+            self.open(wanted.path)
 
     def action_log(self) -> None:
         panel = self.query_one("#log", TextPanel)
         panel.display = not panel.display
         self.call_after_refresh(self._again)
 
-    def action_log_scale(self) -> None:
-        self.query_one("#loss", BrailleChart).action_log()
-
-    def action_evaluate(self) -> None:
-        job = self._open_job()
+    def action_answers(self) -> None:
+        job = self.open_job()
         if job is not None:
             self.go("evaluate", OpenJob(job.path))
+
+
+def _files(snapshot: Snapshot) -> list[str]:
+    """The data files as the run numbers them."""
+    found = snapshot.data.get("files")
+    return [str(name) for name in found] if isinstance(found, list) else []

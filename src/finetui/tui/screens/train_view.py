@@ -23,6 +23,10 @@ LIVE = frozenset({"starting", "queued", "running", "paused", "stalled"})
 """States in which a process works, or is about to."""
 
 SENTENCE_LINES = 3
+ROOMY_GPUS = 2
+"""GPUs that get three lines each; more of them get one."""
+LITTLE_DISK = 5 << 30
+"""Free bytes of the disk below which it is shown as a worry."""
 SET_NAMES = {"suite": "general"}
 """What the engine's sets are called where a person reads them."""
 
@@ -105,8 +109,15 @@ def _times(snapshot: Snapshot) -> Content:
 def _figures(snapshot: Snapshot) -> list[Content]:
     best = snapshot.best_eval_loss
     note = "" if best is None else f"   best {figures.number(best)}"
+    if best is not None and snapshot.best_eval_step is not None:
+        note += f" at {snapshot.best_eval_step:,}"
     speed = f"{figures.compact(snapshot.tokens_per_s)} tok/s"
     step_s = "" if snapshot.step_s is None else f" · {snapshot.step_s:.2g} s/step"
+    probe = [] if snapshot.probe_loss is None else [
+        lines.pair("probe loss", _value(snapshot.probe_loss))
+    ]  # fmt: skip
+    own = [lines.pair(clean(name.replace("_", " "))[:11], _value(value))
+           for name, value in snapshot.figures.items()]  # fmt: skip
     return [
         lines.pair("loss", _value(snapshot.loss)),
         lines.pair("eval loss", Content.assemble(_value(snapshot.eval_loss), (note, "$muted"))),
@@ -116,6 +127,8 @@ def _figures(snapshot: Snapshot) -> list[Content]:
         lines.pair("trained on", _share(snapshot.supervised_share)),
         lines.pair("memory", _memory(snapshot)),
         lines.pair("parameters", _adapter(snapshot)),
+        *probe,
+        *own,
     ]
 
 
@@ -132,7 +145,8 @@ def _share(value: float | None) -> str:
 def _memory(snapshot: Snapshot) -> str:
     """What the run takes on the device, or of the host where there is no device."""
     if snapshot.memory is not None:
-        return figures.size(snapshot.memory)
+        peak = snapshot.memory_peak
+        return figures.size(snapshot.memory) + (f" · peak {figures.size(peak)}" if peak else "")
     return figures.UNKNOWN if snapshot.rss is None else f"{figures.size(snapshot.rss)} of the host"
 
 
@@ -143,19 +157,29 @@ def _adapter(snapshot: Snapshot) -> str:
     return f"{figures.compact(snapshot.trainable)}{of}"
 
 
-def devices_panel(sample: DeviceSample | None, width: int) -> Content:
-    """The GPUs, or why there are none, and the host."""
+def devices_panel(sample: DeviceSample | None, width: int, disk_free: int | None = None) -> Content:
+    """The GPUs, or why there are none, and the host; a line each where there are many."""
     if sample is None:
         return Content.styled("reading the devices…", "$muted")
     rows: list[Content] = []
     for gpu in sample.gpus:
-        rows.extend(_gpu(gpu, width))
+        rows.extend(_gpu(gpu, width) if len(sample.gpus) <= ROOMY_GPUS else [_gpu_line(gpu, width)])
     if not sample.gpus:
         rows.append(Content.styled(clean(sample.problem or "no GPU found"), "$warning"))
-    rows.append(_meter("host", sample.host_memory_used, sample.host_memory_total, width))
+    return lines.join([*rows, *host_lines(sample, disk_free, width)])
+
+
+def host_lines(sample: DeviceSample, disk_free: int | None, width: int) -> list[Content]:
+    """Memory, processors and disk of the host."""
     busy = figures.UNKNOWN if sample.cpu_percent is None else f"{sample.cpu_percent:.0f} %"
-    rows.append(lines.pair("CPU", busy, 5))
-    return lines.join(rows)
+    rows = [
+        meter("host", sample.host_memory_used, sample.host_memory_total, width),
+        lines.pair("CPU", busy, 5),
+    ]
+    if disk_free is not None:
+        style = "$error" if disk_free < LITTLE_DISK else ""
+        rows.append(lines.pair("disk", Content.styled(f"{figures.size(disk_free)} free", style), 5))
+    return rows
 
 
 def _gpu(gpu: Gpu, width: int) -> list[Content]:
@@ -169,17 +193,36 @@ def _gpu(gpu: Gpu, width: int) -> list[Content]:
     if gpu.problem:
         return [head, Content.styled(clean(gpu.problem), "$error")]
     told = " · ".join(fact for fact in facts if fact)
-    return [head, Content(told), _meter("", gpu.memory_used, gpu.memory_total, width)]
+    return [head, Content(told), meter("", gpu.memory_used, gpu.memory_total, width)]
 
 
-def _meter(label: str, used: int | None, total: int | None, width: int) -> Content:
+def _gpu_line(gpu: Gpu, width: int) -> Content:
+    name = (f"{gpu.index} ", "bold")
+    if gpu.problem:
+        return Content.assemble(name, (clean(gpu.problem), "$error"))
+    busy = figures.UNKNOWN if gpu.utilisation is None else f"{gpu.utilisation:.0f}%"
+    heat = figures.UNKNOWN if gpu.temperature is None else f"{gpu.temperature:.0f}°"
+    told = f" {_gibibytes(gpu.memory_used)}/{_gibibytes(gpu.memory_total)} GiB {busy:>4} {heat:>4}"
+    room = max(4, width - len(told) - 2)
+    return Content.assemble(name, _memory_bar(gpu.memory_used, gpu.memory_total, room), told)
+
+
+def _gibibytes(value: int | None) -> str:
+    return figures.UNKNOWN if value is None else f"{value / 2**30:.0f}"
+
+
+def meter(label: str, used: int | None, total: int | None, width: int) -> Content:
     """Memory in use as a bar and in figures."""
     name = f"{label} " if label else ""
     text = f" {figures.size(used)} of {figures.size(total)}"
     room = max(4, width - len(text) - len(name))
+    return Content.assemble((name, "$muted"), _memory_bar(used, total, room), text)
+
+
+def _memory_bar(used: int | None, total: int | None, width: int) -> Content:
     share = used / total if used is not None and total else 0.0
     style = "$error" if share > 0.95 else "$warning" if share > 0.85 else "$series-3"
-    return Content.assemble((name, "$muted"), lines.bar(share, room, style), text)
+    return lines.bar(share, width, style)
 
 
 def event_row(event: EventLine) -> TableRow:
@@ -210,13 +253,3 @@ def log_lines(tail: Sequence[str]) -> Content:
     if not tail:
         return Content.styled("the log is empty", "$muted")
     return lines.join(Content(clean(line)) for line in tail)
-
-
-def size_label(value: float) -> str:
-    """A y label of a memory chart."""
-    return figures.size(value).replace(" ", "")
-
-
-def rate_label(value: float) -> str:
-    """A y label of a token rate."""
-    return figures.compact(value).replace(" ", "")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rich.cells import cell_len
 from textual import events
 from textual.content import Content
+from textual.geometry import Region
 from textual.reactive import reactive
 from textual.widget import Widget
 
@@ -22,13 +23,18 @@ class TopBar(Widget):
 
     workspace: reactive[str] = reactive("")
     current: reactive[str] = reactive("")
-    machine: reactive[str] = reactive("")
+    machine: reactive[str] = reactive("", repaint=False)
 
     def __init__(self, modes: Sequence[tuple[str, str, str]]) -> None:
         """``modes`` holds (name, key, title)."""
         super().__init__()
         self.modes = list(modes)
         self._spans: list[tuple[int, int, str]] = []
+
+    def watch_machine(self, before: str, now: str) -> None:
+        """Repaint the right end only: it changes every other second."""
+        room = 1 + max(cell_len(clean(before)), cell_len(clean(now)))
+        self.refresh(Region(max(0, self.size.width - room), 0, room, 1))
 
     def render(self) -> Content:
         width = self.size.width

@@ -1,20 +1,19 @@
 """A live line chart that repaints only the cells that changed.
 
-Every series is kept in a few thousand buckets of the widget's own, whatever its length. The strong
-line is the (smoothed) mean, the dim band its extremes: min and max alone would fill a noisy series
-to a solid block.
+It draws from whole series and asks them only for the columns that are new, so that a long run
+costs the same as a short one. The strong line is the (smoothed) mean, the dim band its extremes:
+min and max alone would fill a noisy series to a solid block.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
-from rich.cells import cell_len
 from rich.segment import Segment
 from rich.style import Style
+from textual import events
 from textual.color import Color
 from textual.content import Content
 from textual.geometry import Region
@@ -25,69 +24,78 @@ from textual.widget import Widget
 
 from finetui.display import clean
 from finetui.tui.actions import Action, register
-from finetui.tui.widgets.plotting import (
-    Buckets,
-    Canvas,
-    Scale,
-    Span,
-    linear_scale,
-    log_scale,
-    nice_step,
-    smooth,
-    tick_text,
-    x_per_column,
-)
+from finetui.tui.widgets.drawing import Cell, Frame, Graph, Line, Mark
+from finetui.tui.widgets.panel import entitle
+from finetui.tui.widgets.plotting import NO_POINTS, Curve, Points
 
-_BAND, _FIRST_LINE = 0, 1
-_EDGE_WORDS = {"grid": "┈", "cursor": "│", "point": "●", "bad": "×", "line": "━━"}
-_EDGE_ASCII = {"grid": " ", "cursor": "|", "point": "o", "bad": "x", "line": "--"}
+__all__ = ["BrailleChart", "Line", "Mark"]
 
-
-class Numbers(Protocol):
-    """Steps or values by index; None, NaN and infinite values are gaps."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int, /) -> float | None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One series: ``colour`` is a CSS colour or ``$variable``; ``points`` draws single marks."""
-
-    name: str
-    colour: str = "$series-1"
-    points: bool = False
-
-
-Cell = tuple[str, str]  # the character, and the name of its style
+_TONES = {
+    "text": "",
+    "muted": "$muted",
+    "grid": "$grid",
+    "band": "$band",
+    "accent": "$accent",
+    "info": "$accent",
+    "good": "$success",
+    "warning": "$warning",
+    "error": "$error",
+}
+_PAN = 0.25
+_ZOOM = 0.5
 
 
 class BrailleChart(Widget, can_focus=True):
-    """Lines over steps. Feed it whole series; it takes what is new and repaints the difference."""
+    """Lines over steps or over time, with a zoom and a cross-hair that stay while data arrive."""
 
     DEFAULT_CSS = "BrailleChart { height: 1fr; width: 1fr; min-height: 5; }"
     BINDINGS: ClassVar = register(
-        Action("chart.log", "l", "log", "Logarithmic or linear y axis.", show=True),
         Action("chart.back", "left,h", "left", "Read the value one column earlier."),
         Action("chart.forward", "right", "right", "Read the value one column later."),
-        Action("chart.pick", "enter", "rows", "Open the rows behind the marked step."),
-        Action("chart.unpick", "escape", "no mark", "Take the mark away."),
-    )
+        Action("chart.page-back", "pageup", "far left", "Ten columns earlier."),
+        Action("chart.page-forward", "pagedown", "far right", "Ten columns later."),
+        Action("chart.first", "home", "first", "The first value on screen."),
+        Action("chart.last", "end", "newest", "The newest value."),
+        Action("chart.pick", "enter", "rows", "Open the rows behind the marked step.", show=True),
+        Action("chart.closer", "up,plus,equals_sign", "zoom in", "Half as many steps.", show=True),
+        Action("chart.wider", "down,minus", "zoom out", "Twice as many steps."),
+        Action("chart.pan-back", "left_square_bracket,shift+left", "pan left",
+               "Earlier steps of a zoomed chart."),
+        Action("chart.pan-forward", "right_square_bracket,shift+right", "pan right",
+               "Later steps; at the end it follows the run again."),
+        Action("chart.fit", "f", "whole run", "Show all steps again."),
+        Action("chart.log", "l", "log", "Logarithmic or linear y axis.", show=True),
+        Action("chart.next-mark", "n", "next mark",
+               "To the next guard, checkpoint or request."),
+        Action("chart.previous-mark", "N", "mark before", "To the mark before this one."),
+        Action("chart.unpick", "escape", "no mark", "Take the cross-hair away, then the zoom."),
+    )  # fmt: skip
 
     logarithmic: reactive[bool] = reactive(False, repaint=False, init=False)
 
     @dataclass
     class StepSelected(Message):
-        """Enter on a marked column: the steps it stands for."""
+        """Enter at the cross-hair: the step it stands on."""
 
         chart: BrailleChart
-        first: int
-        last: int
+        step: float
 
         @property
         def control(self) -> BrailleChart:
             return self.chart
+
+    @dataclass
+    class Moved(Message):
+        """The zoom or the cross-hair is another; charts of the same axis may follow."""
+
+        chart: BrailleChart
+
+        @property
+        def control(self) -> BrailleChart:
+            return self.chart
+
+        def can_replace(self, message: Message) -> bool:
+            return isinstance(message, BrailleChart.Moved) and message.chart is self.chart
 
     def __init__(
         self,
@@ -99,65 +107,70 @@ class BrailleChart(Widget, can_focus=True):
         low: float | None = None,
         high: float | None = None,
         form: Callable[[float], str] | None = None,
+        clock: bool = False,
+        binary: bool = False,
         id: str | None = None,
         classes: str | None = "panel",
     ) -> None:
-        """``low``/``high`` pin an end of the y axis; ``form`` writes y values (bytes, rates)."""
+        """See drawing.Frame for the options."""
         super().__init__(id=id, classes=classes)
         self.border_title = Content(clean(title))
-        self.ascii, self.smoothed, self.form = ascii, smoothed, form
-        self.low, self.high = low, high
-        self._signs = _EDGE_ASCII if ascii else _EDGE_WORDS
-        self._end: float | None = None
-        self._mark: int | None = None
+        frame = Frame(ascii, smoothed, low, high, form, clock, binary)
+        self.graph = Graph(frame, list(lines))
         self._cells: list[list[Cell]] = []
         self._styles: dict[str, Style] = {}
-        self._per_column = 1.0
-        self._columns = 1
-        self.lines: list[Line] = []
-        self._series: dict[str, Buckets] = {}
-        self._taken: dict[str, int] = {}
-        self.set_lines(lines)
 
     # -- data --------------------------------------------------------------------------------
 
     def set_lines(self, lines: Sequence[Line]) -> None:
         """Other series (the number of GPUs is known only after the first sample)."""
-        self.lines = list(lines)
-        for line in lines:
-            self._series.setdefault(line.name, Buckets())
-            self._taken.setdefault(line.name, 0)
+        if list(lines) == self.graph.lines:
+            return
+        self.graph.lines = list(lines)
+        names = {line.name for line in lines}
+        self.graph.curves = {n: curve for n, curve in self.graph.curves.items() if n in names}
         self._styles.clear()
         self.repaint()
 
-    def feed(self, name: str, steps: Numbers, values: Numbers) -> None:
-        """Take what is new in a series that only grows; a shorter one starts again."""
-        count = min(len(steps), len(values))
-        if count < self._taken[name]:
-            self._series[name], self._taken[name] = Buckets(), 0
-        buckets = self._series[name]
-        for index in range(self._taken[name], count):
-            buckets.add(steps[index] or 0.0, values[index])
-        if count != self._taken[name]:
-            self._taken[name] = count
+    def show(self, name: str, curve: Curve) -> None:
+        """Draw a newer view of one series."""
+        self.show_together({name: curve}, self.graph.end, self.graph.marks)
+
+    def show_together(
+        self, curves: Mapping[str, Curve], end: float | None = None, marks: Sequence[Mark] = ()
+    ) -> None:
+        """Draw newer views of several series at once, with the last x to come and the marks."""
+        graph = self.graph
+        if self._news(curves) or end != graph.end or marks != graph.marks:
+            graph.curves |= curves
+            graph.end, graph.marks = end, marks
             self.repaint()
 
-    def add(self, name: str, step: float, value: float | None) -> None:
-        """Add one point (live samples that nobody keeps)."""
-        self._series[name].add(step, value)
-        self._taken[name] += 1
-        self.repaint()
+    def _news(self, curves: Mapping[str, Curve]) -> bool:
+        known = self.graph.curves
+        return any(
+            len(curve) != len(known.get(name, NO_POINTS))
+            or curve.source is not known.get(name, NO_POINTS).source
+            for name, curve in curves.items()
+        )
 
-    def set_end(self, step: float | None) -> None:
-        """The last step that will come, so that the picture shows how far the run is."""
-        if step != self._end:
-            self._end = step
+    def feed(
+        self, name: str, steps: Iterable[float | None], values: Iterable[float | None]
+    ) -> None:
+        """Draw a short series given as plain lists."""
+        self.show(name, Points(steps, values))
+
+    def set_end(self, x: float | None) -> None:
+        """The last x that will come, so that the picture shows how far the run is."""
+        if x != self.graph.end:
+            self.graph.end = x
             self.repaint()
 
     def clear(self) -> None:
-        for name in self._series:
-            self._series[name], self._taken[name] = Buckets(), 0
-        self._mark = None
+        """Forget all series, and where a person looked."""
+        graph = self.graph
+        graph.curves, graph.marks, graph.end = {}, (), None
+        graph.pick = graph.view = None
         self.repaint()
 
     # -- repainting --------------------------------------------------------------------------
@@ -166,6 +179,7 @@ class BrailleChart(Widget, can_focus=True):
         """Draw anew and send only the spans of cells that are other than before."""
         if not self.is_mounted or not self.size.width or not self.display:
             return
+        self._tell()
         old, new = self._cells, self._draw()
         self._cells = new
         if len(old) != len(new) or (old and len(old[0]) != len(new[0])):
@@ -179,6 +193,21 @@ class BrailleChart(Widget, can_focus=True):
         ]
         if regions:
             self.refresh(*regions)
+
+    def _draw(self) -> list[list[Cell]]:
+        self.graph.logarithmic = self.logarithmic
+        return self.graph.draw(*self.size)
+
+    def _tell(self) -> None:
+        """The lower border says what happened at the cross-hair, or how far it is zoomed; where
+        several charts look at the same, the one with the keyboard says it for all."""
+        graph, words = self.graph, ""
+        if self.has_focus:
+            words = "  ".join(f"{mark.sign} {mark.text}" for mark in graph.picked_marks)
+        if self.has_focus and not words and graph.view is not None:
+            span = f"{graph.view.span:,.0f} {'s' if graph.frame.clock else 'steps'}"
+            words = f"{span}, follows · f all" if graph.view.follow else f"{span} · f all"
+        entitle(self, subtitle=words)
 
     def on_resize(self) -> None:
         self._cells = []
@@ -194,6 +223,10 @@ class BrailleChart(Widget, can_focus=True):
 
     def watch_logarithmic(self) -> None:
         self.repaint()
+
+    def watch_has_focus(self, focus: bool) -> None:
+        super().watch_has_focus(focus)
+        self._tell()
 
     def render_line(self, y: int) -> Strip:
         if not self._cells:
@@ -215,218 +248,132 @@ class BrailleChart(Widget, can_focus=True):
 
     def _style(self, name: str) -> Style:
         if name not in self._styles:
-            variables = self.app.theme_variables
-            ground = self.rich_style
-            colour = {"text": "", "muted": "$muted", "grid": "$grid", "bad": "$error"}.get(name)
-            if colour is None:
-                colour = self._line_colour(name)
-            colour = variables.get(colour[1:], "") if colour.startswith("$") else colour
+            tone = _TONES.get(name)
+            colour = self.graph.lines[int(name)].colour if tone is None else tone
+            if colour.startswith("$"):
+                colour = self.app.theme_variables.get(colour[1:], "")
             ink = Style(color=Color.parse(colour).rich_color) if colour else Style()
-            self._styles[name] = ground + ink
+            self._styles[name] = self.rich_style + ink
         return self._styles[name]
 
-    def _line_colour(self, name: str) -> str:
-        if name == "band":
-            return "$band"
-        return self.lines[int(name)].colour
+    # -- looking -----------------------------------------------------------------------------
 
-    # -- drawing -----------------------------------------------------------------------------
+    def look_like(self, other: BrailleChart) -> None:
+        """Take over another chart's zoom and cross-hair."""
+        mine, its = self.graph, other.graph
+        if (mine.view, mine.pick) != (its.view, its.pick):
+            mine.view, mine.pick = its.view, its.pick
+            self.repaint()
 
-    def _draw(self) -> list[list[Cell]]:
-        """All cells of the content: a legend, the plot with its labels, the step labels."""
-        width, height = self.size
-        if height < 3 or width < 16:
-            return [[(" ", "text")] * width for _ in range(height)]
-        rows = height - 2
-        scale = self._scale(rows)
-        labels = self._y_labels(scale, rows)
-        margin = max([4, *(cell_len(text) for text in labels.values())]) + 1
-        canvas = Canvas(width - margin, rows, self.ascii)
-        last = max([0.0, *(self._series[line.name].last_x for line in self.lines)])
-        self._per_column = x_per_column(last, canvas.columns, self._end)
-        self._columns = canvas.columns
-        overlay = self._plot(canvas, scale)
-        lines = [self._legend(width)]
-        for y in range(rows):
-            left = f"{labels.get(y, ''):>{margin - 1}} "
-            lines.append(
-                [(char, "muted") for char in left] + self._plot_row(canvas, overlay, y, y in labels)
-            )
-        lines.append(self._x_labels(width, margin, canvas))
-        return lines
+    def point_at(self, x: float | None) -> None:
+        """Put the cross-hair on an x, and tell it."""
+        self.graph.pick = x
+        if x is not None:
+            self.graph.pan_to(x)
+        self._moved()
 
-    def _scale(self, rows: int) -> Scale:
-        series = [self._series[line.name] for line in self.lines]
-        low = min((found.least for found in series), default=math.inf)
-        high = max((found.most for found in series), default=-math.inf)
-        if low > high:
-            return linear_scale(self.low or 0.0, self.high or 1.0, 3)
-        ticks = max(2, min(6, rows // 3 + 1))
-        positive = min((found.least_positive for found in series), default=math.inf)
-        if self.logarithmic and positive < math.inf:
-            return log_scale(positive, max(high, positive), ticks)
-        low = min(low, self.low) if self.low is not None else low
-        high = max(high, self.high) if self.high is not None else high
-        found = linear_scale(low, high, ticks)
-        if self.high is not None and high == self.high:
-            found = Scale(found.low, high, tuple(t for t in found.ticks if t <= high))
-        return found
+    def _moved(self) -> None:
+        self.repaint()
+        self._tell()
+        self.post_message(self.Moved(self))
 
-    def _y_labels(self, scale: Scale, rows: int) -> dict[int, str]:
-        labels: dict[int, str] = {}
-        for tick in scale.ticks:
-            share = scale.place(tick) or 0.0
-            y = round((1.0 - share) * (rows - 1))
-            if y not in labels:
-                labels[y] = self.form(tick) if self.form else tick_text(tick, scale.ticks)
-        return labels
+    def _move(self, by: int) -> None:
+        """Move the cross-hair; at the edge of a zoomed view the view goes along."""
+        before = self.graph.pick
+        self.graph.pick = self.graph.moved_pick(by)
+        if before is not None and self.graph.pick == before and self.graph.view is not None:
+            self.graph.pan(_PAN if by > 0 else -_PAN)
+            self.repaint()
+            self.graph.pick = self.graph.moved_pick(by)
+        self._moved()
 
-    def _plot(self, canvas: Canvas, scale: Scale) -> dict[tuple[int, int], Cell]:
-        """Put all lines on the canvas; returns the cells drawn as characters over it."""
-        overlay: dict[tuple[int, int], Cell] = {}
-        for index, line in enumerate(self.lines):
-            spans = self._series[line.name].columns(canvas.columns, self._per_column)
-            if line.points:
-                self._plot_points(canvas, scale, index, spans, overlay)
-            else:
-                self._plot_line(canvas, scale, index, spans)
-            for column, span in spans.items():
-                if span.bad:
-                    overlay[(column // canvas.across, canvas.height - 1)] = (
-                        self._signs["bad"],
-                        "bad",
-                    )
-        return overlay
+    def action_back(self) -> None:
+        self._move(-1)
 
-    def _plot_points(
-        self,
-        canvas: Canvas,
-        scale: Scale,
-        index: int,
-        spans: dict[int, Span],
-        overlay: dict[tuple[int, int], Cell],
-    ) -> None:
-        for column, span in spans.items():
-            share = scale.place(span.mean) if span.count else None
-            if share is not None:
-                cell = (column // canvas.across, canvas.row(share) // canvas.down)
-                overlay[cell] = (self._signs["point"], str(index))
+    def action_forward(self) -> None:
+        self._move(1)
 
-    def _plot_line(self, canvas: Canvas, scale: Scale, index: int, spans: dict[int, Span]) -> None:
-        means = smooth(spans) if self.smoothed else {c: s.mean for c, s in spans.items() if s.count}
-        before: tuple[int, int] | None = None
-        for column in sorted(spans):
-            span = spans[column]
-            share = scale.place(means[column]) if column in means else None
-            if share is None:
-                before = None  # NaN and what a log axis cannot show are gaps
-                continue
-            here = (column, canvas.row(share))
-            canvas.join(before or here, here, index + _FIRST_LINE)
-            before = here
-            ends = [scale.place(span.low), scale.place(span.high)]
-            if self.smoothed and ends[0] is not None and ends[1] is not None:
-                canvas.upright(column, canvas.row(ends[0]), canvas.row(ends[1]), _BAND)
+    def action_page_back(self) -> None:
+        self._move(-10)
 
-    def _plot_row(
-        self, canvas: Canvas, overlay: dict[tuple[int, int], Cell], y: int, tick: bool
-    ) -> list[Cell]:
-        cells: list[Cell] = []
-        for x in range(canvas.width):
-            if (x, y) in overlay:
-                cells.append(overlay[x, y])
-            elif (x, y) in canvas.cells:
-                owner, bits = canvas.cells[x, y]
-                style = "band" if owner == _BAND else str(owner - _FIRST_LINE)
-                cells.append((canvas.glyph(bits), style))
-            elif self._mark == x:
-                cells.append((self._signs["cursor"], "muted"))
-            else:
-                cells.append((self._signs["grid"] if tick else " ", "grid"))
-        return cells
+    def action_page_forward(self) -> None:
+        self._move(10)
 
-    def _legend(self, width: int) -> list[Cell]:
-        """Each line's sign, name and newest value; or the values at the mark."""
-        cells: list[Cell] = [(" ", "text")]
-        for index, line in enumerate(self.lines):
-            sign = self._signs["point"] if line.points else self._signs["line"]
-            cells += [(char, str(index)) for char in sign + " "]
-            cells += [(char, "muted") for char in clean(line.name) + " "]
-            cells += [(char, "text") for char in self._value_text(line) + "   "]
-        if self._mark is not None:
-            first, last = self._marked_steps()
-            words = f"step {first:,}" if first == last else f"steps {first:,} to {last:,}"
-            cells += [(char, "muted") for char in words]
-        right = "log " if self.logarithmic else ""
-        cells = cells[: width - len(right)]
-        cells += [(" ", "text")] * (width - len(right) - len(cells))
-        return cells + [(char, "muted") for char in right]
+    def action_first(self) -> None:
+        cells = self.graph.full_cells()
+        self.point_at(self.graph.point_in(cells[0]) if cells else None)
 
-    def _value_text(self, line: Line) -> str:
-        buckets = self._series[line.name]
-        if not self._taken[line.name]:
-            return "–"
-        value = buckets.last
-        if self._mark is not None:
-            spans = buckets.columns(self._columns, self._per_column)
-            across = 1 if self.ascii else 2
-            end = (self._mark + 1) * across
-            start = 0 if line.points else self._mark * across  # the newest point until there
-            found = [spans[column] for column in range(start, end) if column in spans]
-            if not found:
-                return "–"
-            value = found[-1].mean
-        if not math.isfinite(value):
-            return "NaN"
-        return self.form(value) if self.form else f"{value:.4g}"
+    def action_last(self) -> None:
+        cells = self.graph.full_cells()
+        self.point_at(self.graph.point_in(cells[-1]) if cells else None)
 
-    def _x_labels(self, width: int, margin: int, canvas: Canvas) -> list[Cell]:
-        span = self._per_column * max(1, canvas.columns - 1)
-        step = max(1.0, nice_step(span / max(1, canvas.width // 12)))
-        text = [" "] * width
-        value, free = 0.0, 0
-        while value <= span * 1.0001:
-            label = f"{value:,.0f}"
-            x = margin + int(value / self._per_column) // canvas.across
-            start = min(x, width - len(label))
-            if start >= free:
-                text[start : start + len(label)] = label
-                free = start + len(label) + 2
-            value += step
-        return [(char, "muted") for char in text]
+    def action_closer(self) -> None:
+        self.graph.zoom(_ZOOM)
+        self._moved()
 
-    # -- reading values ----------------------------------------------------------------------
+    def action_wider(self) -> None:
+        self.graph.zoom(1 / _ZOOM)
+        self._moved()
 
-    def _marked_steps(self) -> tuple[int, int]:
-        per = self._per_column * (1 if self.ascii else 2)
-        mark = self._mark or 0
-        return math.ceil(mark * per), max(math.ceil(mark * per), math.ceil((mark + 1) * per) - 1)
+    def action_pan_back(self) -> None:
+        self.graph.pan(-_PAN)
+        self._moved()
+
+    def action_pan_forward(self) -> None:
+        self.graph.pan(_PAN)
+        self._moved()
+
+    def action_fit(self) -> None:
+        self.graph.view = None
+        self._moved()
 
     def action_log(self) -> None:
         self.logarithmic = not self.logarithmic
 
-    def _move_mark(self, by: int) -> None:
-        last = max([0.0, *(self._series[line.name].last_x for line in self.lines)])
-        most = int(last / (self._per_column * (1 if self.ascii else 2)))
-        self._mark = most if self._mark is None else max(0, min(most, self._mark + by))
-        self.repaint()
+    def action_next_mark(self) -> None:
+        here = self.graph.pick
+        after = [mark.x for mark in self.graph.marks if here is None or mark.x > here]
+        if after:
+            self.point_at(min(after))
 
-    def action_back(self) -> None:
-        self._move_mark(-1)
-
-    def action_forward(self) -> None:
-        self._move_mark(1)
+    def action_previous_mark(self) -> None:
+        here = self.graph.pick
+        before = [mark.x for mark in self.graph.marks if here is None or mark.x < here]
+        if before:
+            self.point_at(max(before))
 
     def action_unpick(self) -> None:
-        self._mark = None
-        self.repaint()
+        if self.graph.pick is not None:
+            self.graph.pick = None
+        else:
+            self.graph.view = None
+        self._moved()
 
     def action_pick(self) -> None:
-        if self._mark is not None:
-            self.post_message(self.StepSelected(self, *self._marked_steps()))
+        if self.graph.pick is not None:
+            self.post_message(self.StepSelected(self, self.graph.pick))
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        return not (action in ("pick", "unpick") and self._mark is None)
+        graph = self.graph
+        if action == "pick":
+            return graph.pick is not None
+        if action == "unpick":
+            return graph.pick is not None or graph.view is not None
+        return True
+
+    def on_click(self, event: events.Click) -> None:
+        left = self.gutter.left + self.size.width - self.graph.count // self.graph.across
+        x = self.graph.point_in(event.x - left)
+        if x is not None:
+            self.point_at(x)
+
+    def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
+        event.stop()
+        self.action_closer()
+
+    def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
+        event.stop()
+        self.action_wider()
 
 
 def _changed(before: list[Cell], after: list[Cell]) -> tuple[int, int]:

@@ -7,9 +7,10 @@ from typing import ClassVar, Generic, TypeVar
 
 from textual import on
 from textual.app import ComposeResult
-from textual.containers import Vertical
+from textual.containers import Vertical, VerticalScroll
 from textual.content import Content
 from textual.screen import ModalScreen
+from textual.widget import Widget
 from textual.widgets import Input, Static, TextArea
 
 from finetui.display import clean, clean_block
@@ -31,7 +32,7 @@ class Dialog(ModalScreen[Answer], Generic[Answer]):
     BINDINGS: ClassVar = DIALOG
     TITLE_TEXT = ""
 
-    def box(self, *children: Static | Input | TextArea | VirtualTable, title: str) -> Vertical:
+    def box(self, *children: Widget, title: str) -> Vertical:
         found = Vertical(*children, classes="dialog")
         found.border_title = Content(clean(title))
         return found
@@ -49,7 +50,7 @@ class Confirm(Dialog[bool]):
     )
     DEFAULT_CSS = """
     Confirm .dialog { width: auto; min-width: 40; max-width: 80; }
-    Confirm Static { width: auto; max-width: 74; }
+    Confirm #about { height: auto; max-height: 70vh; }
     Confirm #keys { margin-top: 1; }
     """
 
@@ -61,9 +62,10 @@ class Confirm(Dialog[bool]):
         self._question, self._detail, self._yes, self._danger = question, detail, yes, danger
 
     def compose(self) -> ComposeResult:
-        parts = []
+        parts: list[Widget] = []
         if self._detail:
-            parts.append(Static(Content(clean_block(self._detail)), id="detail"))
+            text = Static(Content(clean_block(self._detail)), id="detail")
+            parts.append(VerticalScroll(text, id="about"))
         parts.append(Static(hint_line([("y", self._yes), ("n", "no")]), id="keys"))
         box = self.box(*parts, title=self._question)
         box.set_class(self._danger, "-danger")
@@ -77,6 +79,34 @@ class Confirm(Dialog[bool]):
 
     def action_cancel(self) -> None:
         self.dismiss(False)
+
+
+class Reading(Dialog[None]):
+    """A text to read, with the keys that scroll it."""
+
+    BINDINGS: ClassVar = register(
+        Action("dialog.close", "enter,q", "close", "Back to where you were.", call="cancel"),
+    )
+    DEFAULT_CSS = """
+    Reading .dialog { height: auto; padding: 0 1; }
+    Reading #about { height: auto; max-height: 75vh; }
+    Reading #keys { margin-top: 1; }
+    """
+
+    def __init__(self, title: str, text: Content) -> None:
+        """``text`` is ready for the screen; text from data in it was cleaned."""
+        super().__init__()
+        self._title, self._text = title, text
+
+    def compose(self) -> ComposeResult:
+        yield self.box(
+            VerticalScroll(Static(self._text), id="about"),
+            Static(hint_line([("↑↓", "scroll"), ("esc", "close")]), id="keys"),
+            title=self._title,
+        )
+
+    def on_mount(self) -> None:
+        self.set_focus(self.query_one("#about"))
 
 
 class TextPrompt(Dialog["str | None"]):

@@ -3,7 +3,7 @@ takes half a second to mount and sends 45 kB a Tab)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
@@ -23,7 +23,7 @@ from textual.widgets import Input
 from finetui.tui.actions import Action, register
 from finetui.tui.widgets.table import fit_cell
 
-Kind = Literal["text", "choice", "flag"]
+Kind = Literal["text", "choice", "flag", "lines"]
 Severity = Literal["", "error", "warning", "advice", "info"]
 SIGNS = {"": " ", "error": "✗", "warning": "!", "advice": "i", "info": "·"}
 _TRUE = {"true", "yes", "on", "1"}
@@ -31,7 +31,12 @@ _TRUE = {"true", "yes", "on", "1"}
 
 @dataclass(frozen=True, slots=True)
 class FormField:
-    """One line. ``value`` is text; a flag's is ``true`` or ``false``."""
+    """One line. ``value`` is text; a flag's is ``true`` or ``false``.
+
+    A field of kind ``lines`` holds a text of some lines: enter asks the screen for an editor.
+    ``idle`` says why the field has no effect now, and dims it; ``words`` are found by the search
+    too, where no name is.
+    """
 
     id: str
     group: str
@@ -42,6 +47,8 @@ class FormField:
     changed: bool = False
     severity: Severity = ""
     note: str = ""
+    idle: str = ""
+    words: str = ""
 
 
 _Line = tuple[str, FormField | None]  # a group's name, and the field unless it is the heading
@@ -56,6 +63,7 @@ class FormLines(ScrollView, can_focus=True):
         "form--value",
         "form--changed",
         "form--note",
+        "form--idle",
         "form--error",
         "form--warning",
         "form--advice",
@@ -68,7 +76,7 @@ class FormLines(ScrollView, can_focus=True):
     FormLines > .form--label { color: $foreground; background: $background; }
     FormLines > .form--value { color: $primary; }
     FormLines > .form--changed { color: $accent; text-style: bold; }
-    FormLines > .form--note { color: $muted; }
+    FormLines > .form--note, FormLines > .form--idle { color: $muted; }
     FormLines > .form--error { color: $error; }
     FormLines > .form--warning { color: $warning; }
     FormLines > .form--advice { color: $muted; }
@@ -83,9 +91,15 @@ class FormLines(ScrollView, can_focus=True):
         Action("form.first", "home,g", "first", "The first line."),
         Action("form.last", "end,G", "last", "The last line."),
         Action("form.edit", "enter", "edit", "Change the value of this field.", show=True),
-        Action("form.next", "space,right", "next", "The next choice; on and off."),
-        Action("form.back", "left", "back", "The choice before."),
+        Action("form.next", "space,right", "next", "The next choice; on and off; open a group."),
+        Action("form.back", "left", "back", "The choice before; close a group."),
         Action("form.fold", "minus", "fold", "Fold or unfold this group."),
+        Action("form.fold-all", "plus", "all groups", "Open every group, or fold them again."),
+        Action("form.group-after", "right_square_bracket", "next group", "To the next group."),
+        Action("form.group-before", "left_square_bracket", "group before", "A group back."),
+        Action(
+            "form.only-changed", "c", "changed only", "Only what is not the default; again: all."
+        ),
         Action("form.search", "slash", "find", "Find a field by its name.", show=True),
     )
 
@@ -103,7 +117,10 @@ class FormLines(ScrollView, can_focus=True):
         self.fields: list[FormField] = []
         self.folded: set[str] = set()
         self.wanted = ""
+        self.only_changed = False
         self.items: list[_Line] = []
+        self._longest = 10
+        self._folds_before: set[str] = set()
 
     @property
     def form(self) -> FormList:
@@ -114,29 +131,54 @@ class FormLines(ScrollView, can_focus=True):
 
     def set_fields(self, fields: Sequence[FormField]) -> None:
         self.fields = list(fields)
+        self._longest = max((cell_len(field.label) for field in self.fields), default=10)
         self.lay_out()
+
+    @property
+    def narrowed(self) -> bool:
+        """Whether a search or "changed only" hides fields; folds count no more then."""
+        return bool(self.wanted) or self.only_changed
 
     def lay_out(self) -> None:
         """Make the list of lines from the fields, the folded groups and the search."""
-        keep = self.current
+        keep, heading, before = self.current, self.group, self.items
         self.items = []
-        for group in dict.fromkeys(field.group for field in self.fields):
-            found = [f for f in self.fields if f.group == group and self._matches(f)]
-            if not found:
-                continue
+        for group, found in self._found().items():
             self.items.append((group, None))
-            if group not in self.folded or self.wanted:
+            if self.narrowed or group not in self.folded:
                 self.items += [(group, field) for field in found]
+        if [_name(item) for item in before] == [_name(item) for item in self.items]:
+            self._refresh_changed(before)
+            return
         self.virtual_size = Size(0, len(self.items))
-        place = self.place_of(keep.id) if keep else None
-        if place is None and keep is None and len(self.items) > 1 and self.cursor == 0:
-            place = 1
-        self.cursor = min(place if place is not None else self.cursor, max(0, len(self.items) - 1))
+        self.cursor = self._place_after(keep, heading)
         self.refresh()
 
-    def _matches(self, field: FormField) -> bool:
-        text = f"{field.group} {field.label} {field.id}".casefold()
-        return all(word in text for word in self.wanted.casefold().split())
+    def _refresh_changed(self, before: Sequence[_Line]) -> None:
+        """Repaint the lines of other values, and the headings: they may count something anew."""
+        for place, (old, new) in enumerate(zip(before, self.items, strict=True)):
+            if old != new or new[1] is None:
+                self.refresh_place(place)
+
+    def _place_after(self, keep: FormField | None, heading: str) -> int:
+        """Where the cursor goes in new lines: to its field, else to the heading of its group."""
+        place = self.place_of(keep.id) if keep is not None else None
+        if place is None and heading and (keep is not None or self.cursor):
+            place = self.heading_of(heading)
+        if place is None:
+            place = 1 if keep is None and self.cursor == 0 else self.cursor
+        return max(0, min(place, len(self.items) - 1))
+
+    def _found(self) -> dict[str, list[FormField]]:
+        """The fields to show by group: those whose name matches, else whose help does."""
+        fields = [field for field in self.fields if field.changed or not self.only_changed]
+        words = self.wanted.casefold().split()
+        by_name = [field for field in fields if _matches(field, words, help_too=False)]
+        by_help = [] if by_name else [f for f in fields if _matches(f, words, help_too=True)]
+        groups: dict[str, list[FormField]] = {}
+        for field in by_name or by_help:
+            groups.setdefault(field.group, []).append(field)
+        return groups
 
     def place_of(self, id: str) -> int | None:
         """The line of a field; None while it is folded away."""
@@ -144,11 +186,20 @@ class FormLines(ScrollView, can_focus=True):
             (i for i, (_, f) in enumerate(self.items) if f is not None and f.id == id), None
         )
 
+    def heading_of(self, group: str) -> int | None:
+        """The line of a group's heading; None where no field of it is shown."""
+        return next((i for i, item in enumerate(self.items) if item == (group, None)), None)
+
     @property
     def current(self) -> FormField | None:
         if 0 <= self.cursor < len(self.items):
             return self.items[self.cursor][1]
         return None
+
+    @property
+    def group(self) -> str:
+        """The group that the cursor is in."""
+        return self.items[self.cursor][0] if 0 <= self.cursor < len(self.items) else ""
 
     def put(self, field: FormField) -> None:
         """Put in another value for a field and repaint its line."""
@@ -167,8 +218,7 @@ class FormLines(ScrollView, can_focus=True):
 
     @property
     def label_width(self) -> int:
-        longest = max((cell_len(field.label) for field in self.fields), default=10)
-        return min(longest, max(12, self.size.width // 3))
+        return min(self._longest, max(12, self.size.width // 3))
 
     @property
     def value_x(self) -> int:
@@ -183,7 +233,10 @@ class FormLines(ScrollView, can_focus=True):
         width = self.scrollable_content_region.width
         plain = self.get_component_rich_style("form--label")
         if place >= len(self.items):
-            return Strip([Segment(" " * width, plain)], width)
+            words = "   no field like that; esc shows all" if self.narrowed and not place else ""
+            return Strip([Segment(words, self._ink("note", plain))]).adjust_cell_length(
+                width, plain
+            )
         group, field = self.items[place]
         ground = plain
         if place == self.cursor:
@@ -200,25 +253,37 @@ class FormLines(ScrollView, can_focus=True):
         return ground + Style(color=found.color, bold=found.bold)
 
     def _group_line(self, group: str, ground: Style) -> list[Segment]:
-        hidden = group in self.folded and not self.wanted
+        hidden = group in self.folded and not self.narrowed
         found = [Segment(f" {'▸' if hidden else '▾'} {group}", self._ink("group", ground))]
-        if hidden:
-            inside = [field for field in self.fields if field.group == group]
-            changed = sum(field.changed for field in inside)
-            words = f"   {len(inside)} fields" + (f", {changed} changed" if changed else "")
-            found.append(Segment(words, self._ink("note", ground)))
+        if not hidden:
+            return found
+        inside = [field for field in self.fields if field.group == group]
+        found.append(Segment(f"   {_inside(inside)}", self._ink("note", ground)))
+        for severity in ("error", "warning"):
+            count = sum(field.severity == severity for field in inside)
+            if count:
+                told = f"   {SIGNS[severity]} {count}"
+                found.append(Segment(told, self._ink(severity, ground)))
         return found
 
     def _field_line(self, field: FormField, ground: Style) -> list[Segment]:
         mark = "•" if field.changed else " "
-        value = fit_cell(value_text(field), self.value_width)
+        room = self.value_width
+        if field.severity or field.idle:  # the news: it may begin right behind a short value
+            room = min(room, max(12, cell_len(value_text(field))))
+        value = fit_cell(value_text(field), room)
         name = field.severity if field.severity in ("error", "warning", "advice") else "note"
-        rest = self.size.width - self.value_x - self.value_width - 4
-        note = f"{SIGNS[field.severity]} {field.note}" if field.note else SIGNS[field.severity]
+        rest = self.size.width - self.value_x - room - 4
+        words = field.note if field.severity else field.idle or field.note
+        note = f"{SIGNS[field.severity]} {words}" if words else SIGNS[field.severity]
+        strong = "idle" if field.idle else "changed" if field.changed else "value"
         return [
             Segment(f" {mark} ", self._ink("changed", ground)),
-            Segment(fit_cell(field.label, self.label_width) + "  ", ground),
-            Segment(value, self._ink("changed" if field.changed else "value", ground)),
+            Segment(
+                fit_cell(field.label, self.label_width) + "  ",
+                self._ink("idle", ground) if field.idle else ground,
+            ),
+            Segment(value, self._ink(strong, ground)),
             Segment("  ", ground),
             Segment(fit_cell(note, max(1, rest)), self._ink(name, ground)),
         ]
@@ -232,8 +297,14 @@ class FormLines(ScrollView, can_focus=True):
         if not self._keep_cursor_visible():
             self.refresh_place(old)
             self.refresh_place(new)
+        self.tell()
+
+    def tell(self) -> None:
+        """Say where the cursor is."""
         if self.current is not None:
             self.post_message(FormList.FieldHighlighted(self.current.id))
+        elif self.group:
+            self.post_message(FormList.GroupHighlighted(self.group))
 
     def _keep_cursor_visible(self) -> bool:
         """Scroll so that the cursor is on screen, with its heading where that is next to it."""
@@ -278,6 +349,8 @@ class FormLines(ScrollView, can_focus=True):
             self.action_fold()
         elif self.current.kind == "text":
             self.form.open_editor()
+        elif self.current.kind == "lines":
+            self.post_message(FormList.LinesWanted(self.current.id, self.current.value))
         else:
             self.action_next()
 
@@ -285,18 +358,60 @@ class FormLines(ScrollView, can_focus=True):
         self.form.open_search()
 
     def action_fold(self) -> None:
-        if self.items:
-            group = self.items[self.cursor][0]
-            self.folded ^= {group}
-            heading = next(i for i, item in enumerate(self.items) if item == (group, None))
-            self.cursor = heading
-            self.lay_out()
+        self.fold(self.group, self.group not in self.folded)
+
+    def fold(self, group: str, folded: bool) -> None:
+        """Fold or unfold a group; the cursor comes to its heading."""
+        if not group or self.narrowed or (group in self.folded) == folded:
+            return
+        self.folded ^= {group}
+        self.cursor = self.heading_of(group) or 0
+        self.lay_out()
+
+    def action_fold_all(self) -> None:
+        if self.folded:
+            self._folds_before = set(self.folded)
+            self.folded = set()
+        else:
+            groups = {field.group for field in self.fields}
+            self.folded = self._folds_before or groups
+        self.lay_out()
+
+    def action_group_after(self) -> None:
+        self._to_heading(range(self.cursor + 1, len(self.items)))
+
+    def action_group_before(self) -> None:
+        self._to_heading(range(self.cursor - 1, -1, -1))
+
+    def _to_heading(self, places: range) -> None:
+        self.cursor = next((i for i in places if self.items[i][1] is None), self.cursor)
+
+    def action_only_changed(self) -> None:
+        self.narrow(self.wanted, not self.only_changed)
+
+    def narrow(self, wanted: str, only_changed: bool) -> None:
+        """Show only the fields that a search finds, or that are changed; the first is at hand."""
+        self.wanted, self.only_changed = wanted, only_changed
+        self.lay_out()
+        if self.narrowed and self.current is None:
+            self.cursor = 1
+        self.tell()
+        self.post_message(FormList.Narrowed(wanted, only_changed, self._field_count()))
+
+    def _field_count(self) -> int:
+        return sum(field is not None for _, field in self.items)
 
     def action_next(self) -> None:
-        self._step(1)
+        if self.current is None:
+            self.fold(self.group, False)
+        else:
+            self._step(1)
 
     def action_back(self) -> None:
-        self._step(-1)
+        if self.current is None:
+            self.fold(self.group, True)
+        else:
+            self._step(-1)
 
     def _step(self, by: int) -> None:
         field = self.current
@@ -321,12 +436,33 @@ class FormLines(ScrollView, can_focus=True):
                 self.action_edit()
 
 
+def _name(line: _Line) -> tuple[str, str]:
+    return line[0], line[1].id if line[1] is not None else ""
+
+
+def _matches(field: FormField, words: Sequence[str], help_too: bool) -> bool:
+    text = f"{field.group} {field.label} {field.id} {field.words if help_too else ''}".casefold()
+    return all(word in text for word in words)
+
+
+def _inside(fields: Sequence[FormField]) -> str:
+    """What a folded group holds, and why where nothing of it has an effect."""
+    changed = sum(field.changed for field in fields)
+    told = f"{len(fields)} fields" + (f", {changed} changed" if changed else "")
+    reasons = {field.idle for field in fields}
+    if "" in reasons:
+        return told
+    return f"{told} · {reasons.pop() if len(reasons) == 1 else 'none has an effect now'}"
+
+
 def value_text(field: FormField) -> str:
     """A value as the form shows it."""
     if field.kind == "flag":
         return "● on" if field.value.casefold() in _TRUE else "○ off"
     if field.kind == "choice":
         return f"‹ {field.value} ›"
+    if field.kind == "lines":
+        return " ".join(field.value.split()) or "–"
     return field.value or "–"
 
 
@@ -359,9 +495,33 @@ class FormList(Container):
 
     @dataclass
     class FieldHighlighted(Message):
-        """The cursor came to a field."""
+        """The cursor came to a field; where it was before is no news any more."""
 
         id: str
+
+        def can_replace(self, message: Message) -> bool:
+            return isinstance(message, FormList.FieldHighlighted)
+
+    @dataclass
+    class GroupHighlighted(Message):
+        """The cursor came to a group's heading."""
+
+        name: str
+
+    @dataclass
+    class LinesWanted(Message):
+        """The person wants to edit a text of some lines; settle it with a ``FieldEdited``."""
+
+        id: str
+        text: str
+
+    @dataclass
+    class Narrowed(Message):
+        """The search, or "changed only", shows ``count`` fields; all where neither is on."""
+
+        words: str
+        only_changed: bool
+        count: int
 
     def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:
         super().__init__(id=id, classes=classes)
@@ -381,6 +541,11 @@ class FormList(Container):
         """Show these fields; cursor, folds and an open editor stay."""
         self.page.set_fields(fields)
 
+    def fold(self, groups: Iterable[str]) -> None:
+        """Fold these groups, and only them."""
+        self.page.folded = set(groups)
+        self.page.lay_out()
+
     def update_field(self, field: FormField) -> None:
         self.page.put(field)
 
@@ -391,11 +556,13 @@ class FormList(Container):
                 self.page.put(replace(field, severity=severity, note=note))
 
     def go_to(self, id: str) -> None:
-        """Put the cursor on a field, unfolding its group."""
+        """Put the cursor on a field; its group unfolds, and a search that hides it ends."""
         for field in self.page.fields:
             if field.id == id:
                 self.page.folded.discard(field.group)
         self.page.lay_out()
+        if self.page.place_of(id) is None:
+            self.page.narrow("", False)
         place = self.page.place_of(id)
         if place is not None:
             self.page.cursor = place
@@ -439,8 +606,7 @@ class FormList(Container):
     def _typed(self, event: Input.Changed) -> None:
         event.stop()
         if self._searching:
-            self.page.wanted = event.value
-            self.page.lay_out()
+            self.page.narrow(event.value, self.page.only_changed)
         elif self._editing is not None:
             self.post_message(self.FieldTyping(self._editing.id, event.value))
 
@@ -459,10 +625,9 @@ class FormList(Container):
 
     async def on_key(self, event: events.Key) -> None:
         if not self.editor.has_focus:
-            if event.key == "escape" and self.page.wanted:
+            if event.key == "escape" and self.page.narrowed:
                 event.stop()
-                self.page.wanted = ""
-                self.page.lay_out()
+                self.page.narrow("", False)
             return
         if event.key == "escape":
             event.stop()
@@ -476,8 +641,7 @@ class FormList(Container):
     def _cancel(self) -> None:
         field = self._editing
         if self._searching:
-            self.page.wanted = ""
-            self.page.lay_out()
+            self.page.narrow("", self.page.only_changed)
         self._close()
         if field is not None:  # what was typed so far counts no more
             self.post_message(self.FieldTyping(field.id, field.value))

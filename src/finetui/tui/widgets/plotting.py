@@ -1,24 +1,55 @@
-"""The arithmetic of the live chart: buckets, scales, ticks, dots. Plain values, no widget."""
+"""The arithmetic of the live chart: columns, scales, ticks, dots. Plain values, no widget."""
 
 from __future__ import annotations
 
 import itertools
 import math
 from array import array
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from operator import add
-
-BUCKETS = 4096
-"""More than twice the dot columns of any terminal, so every width can be made of whole buckets."""
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 _BRAILLE = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))
+_NOBODY = (-1, 0)
+_Masks = Sequence[Sequence[Sequence[int]]]
+
+
+def _masks_of(sides: Sequence[Sequence[int]]) -> _Masks:
+    """The bits of the dots from one row to another of a cell, by side, first and last row."""
+    return [
+        [[sum(bits[first : last + 1]) for last in range(len(bits))] for first in range(len(bits))]
+        for bits in sides
+    ]
+
+
+_BRAILLE_MASKS = _masks_of(_BRAILLE)
+_PLAIN_MASKS = _masks_of(((1, 2),))
 _NICE = (1.0, 2.0, 2.5, 5.0, 10.0)
+_EDGE = 1e-7
+_LEAST_X = 16.0
+"""x units that a picture spans at least."""
 
 
-@dataclass(slots=True)
-class Span:
-    """What fell into one column: extremes, sum and number of finite values, number of others."""
+class Part(Protocol):
+    """What fell into one column: extremes and sum of the finite values, their number, and the
+    number of values that are not finite (``count`` and ``bad`` are 0 in an empty column)."""
+
+    @property
+    def low(self) -> float: ...
+    @property
+    def high(self) -> float: ...
+    @property
+    def total(self) -> float: ...
+    @property
+    def count(self) -> int: ...
+    @property
+    def bad(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Sum:
+    """A Part made from plain values."""
 
     low: float = math.inf
     high: float = -math.inf
@@ -26,135 +57,155 @@ class Span:
     count: int = 0
     bad: int = 0
 
-    @property
-    def mean(self) -> float:
-        return self.total / self.count if self.count else math.nan
 
-    def add(self, low: float, high: float, total: float, count: int, bad: int) -> None:
-        self.low, self.high = min(self.low, low), max(self.high, high)
-        self.total += total
-        self.count += count
-        self.bad += bad
+class Curve(Protocol):
+    """One series over an ascending x (steps or seconds); a view of it never changes.
 
-
-class Buckets:
-    """A whole series in at most BUCKETS buckets of a power-of-two width; O(1) an added point.
-
-    x is a step or a time, not negative; it may come back to earlier values (a resumed run).
-    ``least``, ``most`` and ``least_positive`` are over all finite values; infinite while there
-    are none.
+    ``source`` is the same object (``is``) as long as later views only add points at the end.
     """
 
+    @property
+    def source(self) -> object: ...
+    @property
+    def last(self) -> float: ...
+    @property
+    def last_step(self) -> float: ...
+    def __len__(self) -> int: ...
+    def step(self, index: int, /) -> float: ...
+    def value(self, index: int, /) -> float:
+        """NaN where the value is not finite."""
+
+    def index_of(self, step: float, /) -> int:
+        """The first point at an x or after it."""
+
+    def parts(self, start: float, width: float, count: int, /) -> Sequence[Part]:
+        """What fell into each of ``count`` columns of ``width``, the first from ``start`` on."""
+
+
+class Points:
+    """A short curve from plain lists; None, NaN and infinite values are gaps."""
+
+    def __init__(
+        self, steps: Iterable[float | None] = (), values: Iterable[float | None] = ()
+    ) -> None:
+        self._steps = array("d", (step or 0.0 for step in steps))
+        self._values = array("d", (_finite(value) for value in values))
+        self.source = object()
+
+    def __len__(self) -> int:
+        return min(len(self._steps), len(self._values))
+
+    @property
+    def last(self) -> float:
+        return self._values[len(self) - 1] if len(self) else math.nan
+
+    @property
+    def last_step(self) -> float:
+        return self._steps[len(self) - 1] if len(self) else 0.0
+
+    def step(self, index: int) -> float:
+        return self._steps[index]
+
+    def value(self, index: int) -> float:
+        return self._values[index]
+
+    def index_of(self, step: float) -> int:
+        return bisect_left(self._steps, step, 0, len(self))
+
+    def parts(self, start: float, width: float, count: int) -> list[Sum]:
+        edges = [self.index_of(start + column * width) for column in range(count + 1)]
+        return [_part(self._values[a:b]) for a, b in itertools.pairwise(edges)]
+
+
+def _finite(value: float | None) -> float:
+    return value if value is not None and math.isfinite(value) else math.nan
+
+
+def _part(values: Sequence[float]) -> Sum:
+    good = [value for value in values if value == value]
+    bad = len(values) - len(good)
+    return Sum(min(good), max(good), math.fsum(good), len(good), bad) if good else Sum(bad=bad)
+
+
+NO_POINTS = Points()
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The stretch of the x axis that is drawn: its first x, and the x units of a dot column."""
+
+    first: float
+    per: float
+
+    def column(self, x: float) -> int:
+        """The dot column of an x (outside of the picture too)."""
+        return math.floor((x - self.first) / self.per + _EDGE)
+
+    def x(self, column: float) -> float:
+        """Where a dot column begins: a hair before its first step, so that rounding puts no step
+        on the other side."""
+        return self.first + (column - _EDGE) * self.per
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A stretch of x that a person zoomed to; with ``follow`` it goes along with new points."""
+
+    first: float
+    span: float
+    follow: bool = False
+
+    def at(self, last: float) -> View:
+        """Where a view that follows stands for the newest x: it jumps by quarters of itself, so
+        that the picture holds still in between."""
+        if not self.follow or self.first <= last < self.first + self.span:
+            return self
+        quarter = self.span / 4
+        return replace(self, first=max(0.0, math.floor(last / quarter) * quarter - 2 * quarter))
+
+
+class Columns:
+    """A curve summed up in the columns of a window; later looks sum up only what is new."""
+
     def __init__(self) -> None:
-        self.width = 1.0
-        self.low = array("d")
-        self.high = array("d")
-        self.total = array("d")
-        self.count = array("l")
-        self.bad = array("l")
-        self.last_x = 0.0
-        self.last = math.nan
-        self.least = math.inf
-        self.most = -math.inf
-        self.least_positive = math.inf
-        self._spans: dict[int, Span] = {}
-        self._spans_for = (0, 0.0)
-        self._fresh_from = 0
+        self.spans: dict[int, Part] = {}
+        self._for: tuple[object, ...] = ()
+        self._until = 0
 
-    def add(self, x: float, y: float | None) -> None:
-        index = self._reach(max(0.0, x))
-        self._fresh_from = min(self._fresh_from, index)
-        self.last_x = max(self.last_x, x)
-        if y is None or not math.isfinite(y):
-            self.bad[index] += 1
-            self.last = math.nan
-            return
-        self.last = y
-        self.count[index] += 1
-        self.total[index] += y
-        if y < self.low[index]:
-            self.low[index] = y
-            self.least = min(self.least, y)
-            if y > 0:
-                self.least_positive = min(self.least_positive, y)
-        if y > self.high[index]:
-            self.high[index] = y
-            self.most = max(self.most, y)
-        if 0 < y < self.least_positive:
-            self.least_positive = y
-
-    def _reach(self, x: float) -> int:
-        """The bucket of an x; makes the buckets up to it, or makes all of them wider."""
-        index = int(x / self.width)
-        if index < len(self.low):
-            return index
-        while x / self.width >= BUCKETS:
-            self._halve()
-        index = int(x / self.width)
-        self._lengthen(index + 1 - len(self.low))
-        return index
-
-    def _lengthen(self, missing: int) -> None:
-        if missing > 0:
-            self.low.extend([math.inf] * missing)
-            self.high.extend([-math.inf] * missing)
-            self.total.extend([0.0] * missing)
-            self.count.extend([0] * missing)
-            self.bad.extend([0] * missing)
-
-    def _halve(self) -> None:
-        """Join neighbours: half the buckets, twice as wide."""
-        self._lengthen(len(self.low) % 2)
-        self.low = array("d", map(min, self.low[::2], self.low[1::2]))
-        self.high = array("d", map(max, self.high[::2], self.high[1::2]))
-        self.total = array("d", map(add, self.total[::2], self.total[1::2]))
-        self.count = array("l", map(add, self.count[::2], self.count[1::2]))
-        self.bad = array("l", map(add, self.bad[::2], self.bad[1::2]))
-        self.width *= 2
-        self._fresh_from = 0
-
-    def columns(self, count: int, per_column: float) -> dict[int, Span]:
-        """The series in columns of ``per_column`` x units; only columns that hold something.
-
-        Columns that no point came to since the last call are not summed up again.
-        """
-        if self._spans_for != (count, per_column):
-            self._spans_for = (count, per_column)
-            self._spans, self._fresh_from = {}, 0
-        start = min(count - 1, int(self._fresh_from * self.width / per_column))
-        for column in [column for column in self._spans if column >= start]:
-            del self._spans[column]
-        for index in range(int(start * per_column / self.width), len(self.low)):
-            column = min(count - 1, int(index * self.width / per_column))
-            if column >= start and (self.count[index] or self.bad[index]):
-                self._add_to(column, index)
-        self._fresh_from = len(self.low)
-        return self._spans
-
-    def _add_to(self, column: int, index: int) -> None:
-        span = self._spans.get(column)
-        if span is None:
-            span = self._spans[column] = Span()
-        span.add(
-            self.low[index], self.high[index], self.total[index], self.count[index], self.bad[index]
-        )
+    def look(self, curve: Curve, window: Window, count: int) -> dict[int, Part]:
+        """The columns that hold something."""
+        wanted = (window, count)
+        if self._for[1:] != wanted or self._for[0] is not curve.source:
+            self.spans, self._until = {}, 0
+            self._for = (curve.source, *wanted)
+        start = min(self._until, count)
+        for column in range(start, count):
+            self.spans.pop(column, None)
+        for place, part in enumerate(curve.parts(window.x(start), window.per, count - start)):
+            if part.count or part.bad:
+                self.spans[start + place] = part
+        self._until = max(0, window.column(curve.last_step)) if len(curve) else 0
+        return self.spans
 
 
 def x_per_column(last_x: float, columns: int, end: float | None) -> float:
-    """x units a column. Without a known end it is a power of two, so that the picture stays put
-    and fills half to all of the width."""
+    """x units a column, such that the picture stays put and is half full at least: a power of
+    two, or where the end is known the end, halved until the points are past its middle."""
     if end:
-        return max(end, last_x, 1.0) / max(1, columns - 1)
+        whole = max(end, last_x, 1.0)
+        while whole / 2 >= max(last_x, _LEAST_X):
+            whole /= 2
+        return whole / max(1, columns - 1)
     per = 2.0 ** math.ceil(math.log2(max(last_x, 1.0) / max(1, columns - 1)))
     return per if last_x / per < columns else per * 2
 
 
-def smooth(spans: dict[int, Span]) -> dict[int, float]:
+def smooth(spans: Mapping[int, Part]) -> dict[int, float]:
     """A centred, count-weighted mean over neighbouring columns; as it is where they are few."""
     columns = sorted(column for column, span in spans.items() if span.count)
     reach = min(6, len(columns) // 30)
     if not reach:
-        return {column: spans[column].mean for column in columns}
+        return means(spans)
     totals, counts = [0.0], [0]
     for column in columns:
         totals.append(totals[-1] + spans[column].total)
@@ -164,6 +215,11 @@ def smooth(spans: dict[int, Span]) -> dict[int, float]:
         first, last = max(0, place - reach), min(len(columns), place + reach + 1)
         found[column] = (totals[last] - totals[first]) / (counts[last] - counts[first])
     return found
+
+
+def means(spans: Mapping[int, Part]) -> dict[int, float]:
+    """The mean of each column that has a finite value."""
+    return {column: span.total / span.count for column, span in spans.items() if span.count}
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,12 +243,14 @@ class Scale:
         return min(1.0, max(0.0, (value - low) / (high - low)))
 
 
-def linear_scale(low: float, high: float, most_ticks: int) -> Scale:
-    """A range rounded outwards to a nice step, so that it holds still while data wiggle."""
+def linear_scale(low: float, high: float, most_ticks: int, binary: bool = False) -> Scale:
+    """A range rounded outwards to a nice step, so that it holds still while data wiggle; to a
+    power of two for bytes."""
     if not high > low:
         pad = abs(low) * 0.1 or 1.0
         low, high = low - (pad if low else 0.0), high + pad
-    step = nice_step((high - low) / max(1, most_ticks - 1))
+    rough = (high - low) / max(1, most_ticks - 1)
+    step = 2.0 ** math.ceil(math.log2(rough) - 1e-9) if binary else nice_step(rough)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     ticks = tuple(_tidy(index * step) for index in range(first, last + 1))
     return Scale(ticks[0], ticks[-1], ticks)
@@ -215,6 +273,14 @@ def log_scale(low: float, high: float, most_ticks: int) -> Scale:
         return Scale(bottom, top, tuple(ticks), True)
     every = max(1, math.ceil(len(decades) / max(2, most_ticks)))
     return Scale(decades[0], decades[-1], tuple(decades[::every]), True)
+
+
+_TIMES = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 28800, 86400)
+
+
+def time_step(rough: float) -> float:
+    """Seconds between two labels of a time axis: the least round span not below ``rough``."""
+    return float(next((step for step in _TIMES if step >= rough), math.ceil(rough / 86400) * 86400))
 
 
 def nice_step(rough: float) -> float:
@@ -244,56 +310,46 @@ def tick_text(value: float, ticks: Sequence[float]) -> str:
     return f"{value:,.{min(digits, 6)}f}"
 
 
-@dataclass
 class Canvas:
     """Dots on character cells: 2 x 4 braille dots a cell, or 1 x 2 in plain ASCII.
 
-    Each cell has one owner, the highest layer that set a dot in it; dots of lower layers vanish
-    there, because a cell has one colour and a thick line would be a lie.
+    ``cells`` holds (owner, bits) by (x, y). Each cell has one owner, the highest layer that set a
+    dot in it; dots of lower layers vanish there, because a cell has one colour and a thick line
+    would be a lie.
     """
 
-    width: int
-    height: int
-    ascii: bool = False
-    cells: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
-
-    @property
-    def across(self) -> int:
-        return 1 if self.ascii else 2
-
-    @property
-    def down(self) -> int:
-        return 2 if self.ascii else 4
-
-    @property
-    def columns(self) -> int:
-        return self.width * self.across
-
-    @property
-    def rows(self) -> int:
-        return self.height * self.down
+    def __init__(self, width: int, height: int, ascii: bool = False) -> None:
+        self.width, self.height, self.ascii = width, height, ascii
+        self.across, self.down = (1, 2) if ascii else (2, 4)
+        self.columns, self.rows = width * self.across, height * self.down
+        self.cells: dict[tuple[int, int], tuple[int, int]] = {}
+        self._masks = _PLAIN_MASKS if ascii else _BRAILLE_MASKS
 
     def row(self, share: float) -> int:
         """The dot row of a share of the height; 0 is the top."""
         return round((1.0 - share) * (self.rows - 1))
 
     def dot(self, column: int, row: int, layer: int) -> None:
-        if not (0 <= column < self.columns and 0 <= row < self.rows):
-            return
-        key = (column // self.across, row // self.down)
-        bit = self._bit(column % self.across, row % self.down)
-        owner, bits = self.cells.get(key, (-1, 0))
-        if layer > owner:
-            self.cells[key] = (layer, bit)
-        elif layer == owner:
-            self.cells[key] = (owner, bits | bit)
-
-    def _bit(self, x: int, y: int) -> int:
-        return 1 << y if self.ascii else _BRAILLE[x][y]
+        self.upright(column, row, row, layer)
 
     def upright(self, column: int, first: int, last: int, layer: int) -> None:
-        for row in range(min(first, last), max(first, last) + 1):
-            self.dot(column, row, layer)
+        """Dots one above the other, a whole cell at a time."""
+        top, bottom = (first, last) if first <= last else (last, first)
+        top = top if top > 0 else 0
+        bottom = bottom if bottom < self.rows else self.rows - 1
+        if not 0 <= column < self.columns or top > bottom:
+            return
+        x, side = divmod(column, self.across)
+        down, masks, cells = self.down, self._masks[side], self.cells
+        upper, lower = top // down, bottom // down
+        for y in range(upper, lower + 1):
+            low = top - y * down if y == upper else 0
+            high = bottom - y * down if y == lower else down - 1
+            owner, bits = cells.get((x, y), _NOBODY)
+            if layer > owner:
+                cells[x, y] = (layer, masks[low][high])
+            elif layer == owner:
+                cells[x, y] = (owner, bits | masks[low][high])
 
     def join(self, start: tuple[int, int], end: tuple[int, int], layer: int) -> None:
         """A line from dot to dot, without holes also where it is steep."""

@@ -1,9 +1,10 @@
-"""A panel of ready text that repaints only the lines that changed."""
+"""A panel of ready text that repaints only what changed."""
 
 from __future__ import annotations
 
-from itertools import zip_longest
+from itertools import takewhile, zip_longest
 
+from rich.cells import cell_len
 from textual.content import Content
 from textual.geometry import Region
 from textual.widget import Widget
@@ -52,8 +53,37 @@ class TextPanel(Widget):
             return
         width = self.content_size.width
         changed = [
-            Region(0, y, width, 1)
+            Region(first, y, last - first, 1)
             for y, (before, after) in enumerate(zip_longest(old, new))
-            if before is None or after is None or not before.is_same(after)
+            for first, last in [_changed(before, after, width)]
+            if first < last
         ]
-        self.refresh(*changed)
+        if changed:
+            self.refresh(*changed)
+
+
+def _changed(before: Content | None, after: Content | None, width: int) -> tuple[int, int]:
+    """First and one-past-last column in which two lines of a panel differ."""
+    if before is not None and after is not None and before.is_same(after):
+        return 0, 0
+    if before is None or after is None or not (_narrow(before, width) and _narrow(after, width)):
+        return 0, width
+    old, new = _cells(before), _cells(after)
+    start = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(old, new, strict=False)))
+    end = max(len(old), len(new))
+    while len(old) == len(new) and end > start and old[end - 1] == new[end - 1]:
+        end -= 1
+    return start, min(width, end)
+
+
+def _narrow(line: Content, width: int) -> bool:
+    """Whether each character has a cell of its own, and all of them fit."""
+    return len(line.plain) <= width and cell_len(line.plain) == len(line.plain)
+
+
+def _cells(line: Content) -> list[tuple[str, tuple[object, ...]]]:
+    """Each character with its styles."""
+    return [
+        (char, tuple(span.style for span in line.spans if span.start <= place < span.end))
+        for place, char in enumerate(line.plain)
+    ]
