@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from finetui import start
+from finetui.contenders import systems_of
 from finetui.data import gate
 from finetui.data.dataset import open_dataset
 from finetui.data.split import SplitSpec, near_groups
@@ -50,15 +51,18 @@ def test_rating_needs_an_adapter_held_out_data_and_a_free_name(workspace: Worksp
     with pytest.raises(UserError, match="no finished training run"):
         start.trained_job(workspace)
     with pytest.raises(UserError, match="no adapter"):
-        start.start_prepare(workspace, job, "blind")
+        systems_of(workspace, run=job.id)
     job.adapter.mkdir()
     (job.adapter / "adapter_config.json").write_text("{}")
     assert start.trained_job(workspace) == job
+    systems = systems_of(workspace)
+    with pytest.raises(UserError, match="two systems or more"):
+        start.start_prepare(workspace, systems[:1], "blind")
     with pytest.raises(UserError, match="--data FILE"):
-        start.start_prepare(workspace, job, "blind")
+        start.start_prepare(workspace, systems, "blind")
     (workspace.ratings / "blind").mkdir()
     with pytest.raises(UserError, match="Choose another name"):
-        start.start_prepare(workspace, job, "blind", data="datasets/chat.jsonl")
+        start.start_prepare(workspace, systems, "blind", data="datasets/chat.jsonl")
     assert [found.kind for found in start.list_jobs(workspace.jobs)] == ["train"]
 
 

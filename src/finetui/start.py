@@ -5,25 +5,36 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import time
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from msgspec import structs, to_builtins
+
 from finetui.data import gate
-from finetui.data.dataset import journal_path
+from finetui.data.dataset import DataSet, journal_path, open_dataset
 from finetui.data.edits.journal import Journal
+from finetui.data.records import RecordError, prompt_and_reference
+from finetui.data.strict import JsonFault, RowError
 from finetui.data.template_faults import require_sound, template_faults
 from finetui.data.tokens import load_chat_tokenizer
 from finetui.data.versions import Version, version_of
 from finetui.errors import UserError
+from finetui.evaluation.record import Manifest, Subject, check_manifest, of_job
+from finetui.evaluation.scorer import located
+from finetui.evaluation.scoring import check_spec
 from finetui.foresight import foreseen
 from finetui.foresight import machine_facts as machine_facts
 from finetui.jobs.devices import DeviceReader
 from finetui.jobs.folder import Job, create, find_job, list_jobs
 from finetui.jobs.launch import launch
 from finetui.jobs.sweep import Sweep, create_sweep, run_sweep
-from finetui.rating.session import DEFAULT_QUESTION
+from finetui.rating.burned import burned, prompt_hash
+from finetui.rating.drafts import draft_file
+from finetui.rating.registration import Registration, checked, recommended
+from finetui.rating.session import default_rater, refuse_bad_names
 from finetui.recipe.advice import Advice, advise
 from finetui.recipe.facts import Facts, gather
 from finetui.recipe.files import resolve, to_spec
@@ -179,37 +190,85 @@ def tuned_side(trained: Job) -> dict[str, Any]:
 
 def start_prepare(
     workspace: Workspace,
-    trained: Job,
+    systems: Sequence[Subject],
     session: str,
     *,
     items: int = 30,
-    question: str = DEFAULT_QUESTION,
-    raters: Sequence[str] = (),
+    registration: Registration | None = None,
     data: str = "",
     max_new_tokens: int = 0,
     temperature: float = 0.0,
+    top_p: float = 1.0,
     seed: int = 0,
+    hold: bool = False,
+    group: str = "",
 ) -> Job:
-    """Start the job that answers held-out prompts with base and tuned model and seals a session.
+    """Start the job that answers held-out prompts with two or more systems and seals a session.
 
-    The prompts are those of ``data``, by default of the run's own held-out file. Raises UserError
-    when the run has left nothing, the session's name is taken or there are no held-out prompts.
+    The first system is the reference, and the first two are the main comparison. ``items`` are
+    counted; prompts for practice and catches come on top. The prompts are those of ``data``, by
+    default of the held-out file of the run that made one of the systems. With ``hold`` the job
+    leaves a draft, to be sealed once a person has read its findings. Raises UserError when the
+    session's name is taken, the registration cannot be sealed or there are no held-out prompts.
     """
-    side, recipe = tuned_side(trained), trained.spec().get("recipe", {})
+    chosen = recommended(items) if registration is None else registration
+    raters = chosen.raters or (default_rater(),)
+    refuse_bad_names(session, raters)
+    chosen = checked(structs.replace(chosen, raters=raters))
+    if len({subject.name for subject in systems}) < max(2, len(systems)):
+        raise UserError("a rating needs two systems or more, each with its own name.", session)
+    taken = (workspace.ratings / session).exists()
+    if taken or draft_file(workspace.ratings, session).exists():
+        raise UserError("a rating session of this name exists.", session, "Choose another name.")
+    recipe = _recipe_behind(workspace, systems)
     held_out = str(workspace.resolve(data)) if data else recipe.get("data", {}).get("eval", "")
     if not held_out:
-        raise UserError("this run had no held-out data.", trained.id, "Name a file: --data FILE")
-    if not Path(held_out).is_file():
-        raise UserError("is not there.", held_out)
-    if (workspace.ratings / session).exists():
-        raise UserError("a rating session of this name exists.", session, "Choose another name.")
+        raise UserError("there are no held-out prompts.", session, "Name a file: --data FILE")
+    files = [held_out, *(one.few_shot for one in systems), *(one.outputs for one in systems)]
+    for file in filter(None, files):
+        if not Path(file).is_file():
+            raise UserError("is not there.", file)
+    answer_length = max_new_tokens or recipe.get("evaluation", {}).get("max_new_tokens", 256)
+    told = {name: value for name, value in to_builtins(chosen).items() if value is not None}
     spec = {
-        "kind": "prepare", "workspace": str(workspace.root), "session": session, **side,
-        "data": held_out, "items": items, "question": question,
-        "raters": list(raters), "temperature": temperature, "seed": seed,
-        "max_new_tokens": max_new_tokens or recipe["evaluation"]["max_new_tokens"],
+        "kind": "prepare", "workspace": str(workspace.root), "session": session,
+        "systems": to_builtins(list(systems)), "registration": told, "data": held_out,
+        "items": items, "seed": seed, "max_new_tokens": answer_length,
+        "temperature": temperature, "top_p": top_p, "hold": hold, "group": group,
     }  # fmt: skip
-    return _start(workspace, "prepare", session, spec, data_state(workspace, [held_out]))
+    return _start(workspace, "prepare", session, spec, data_state(workspace, files))
+
+
+def _recipe_behind(workspace: Workspace, systems: Sequence[Subject]) -> dict[str, Any]:
+    """The recipe of the run that made one of the systems; {} when none came from a run."""
+    named = next((subject.job for subject in systems if subject.job), "")
+    found = find_job(workspace.jobs, named, "train").spec().get("recipe", {}) if named else {}
+    return dict(found)
+
+
+def burned_lines(workspace: Workspace, file: Path) -> list[int]:
+    """The lines (from 1) of a data set whose prompts left as training data through a rating.
+
+    Nothing should be evaluated on them again. Raises UserError when the file cannot be read.
+    """
+    gone = burned(workspace.ratings)
+    if not gone or not file.is_file():
+        return []
+    with open_dataset(file) as rows:
+        rows.build_index()
+        return [
+            rows.source.line(row)
+            for row in range(rows.rows)
+            if (prompt := _prompt_of(rows, row)) and prompt_hash(prompt) in gone
+        ]
+
+
+def _prompt_of(rows: DataSet, row: int) -> list[dict[str, Any]]:
+    """What a row asks; [] for one that cannot be read."""
+    try:
+        return prompt_and_reference(rows.record(row))[0]
+    except (RowError, JsonFault, RecordError):
+        return []
 
 
 def start_generation(
@@ -397,3 +456,56 @@ def start_rehearsal(workspace: Workspace, recipe: Recipe, name: str = "") -> Job
     files = [*full.data.train, full.data.eval, full.data.general]
     manifest = {**data_state(workspace, files), "forecast": foreseen(recipe, facts)}
     return _start(workspace, "rehearse", name or recipe.name, spec, manifest)
+
+
+def start_evaluation(workspace: Workspace, manifest: Manifest, threads: int = 0) -> Job:
+    """Start the job that evaluates what a manifest asks for; a record's manifest asks it again.
+
+    The manifest is frozen in the job's folder with the hash of each file that it reads. Raises
+    UserError when one is not there, a set could not be scored, a scorer is no function, or the
+    rows of a task leak into the training data and nobody has accepted that.
+    """
+    check_manifest(manifest)
+    files = _files_of(workspace, manifest)
+    for spec in manifest.sets:
+        check_spec(spec)
+        if spec.scorer:
+            located(workspace.root, spec.scorer)
+    tests = [str(workspace.resolve(spec.path)) for spec in manifest.sets if spec.role == "test"]
+    training = [str(workspace.resolve(path)) for path in manifest.training]
+    verdict = gate.check(workspace, _there(training), _there(tests))
+    if not verdict.open:
+        raise verdict.error(workspace)
+    state = data_state(workspace, files)
+    changed = [path for path, digest in manifest.files.items() if state["data"].get(path) != digest]
+    warnings = [*verdict.notes, *(f"{path} is not what it was" for path in changed)]
+    asked = structs.replace(
+        manifest,
+        created=time.time(),
+        files=state["data"],
+        provenance={"edits": state["edits"], "versions": data_versions(files), "changed": changed},
+    )
+    kinds = {(subject.loading.get("method") or {}).get("kind") for subject in manifest.subjects}
+    libraries = [*(["bitsandbytes"] if "qlora" in kinds else []),
+                 *(["datasets"] if manifest.harness else [])]  # fmt: skip
+    told = {"kind": "evaluate", "name": manifest.name, "workspace": str(workspace.root),
+            "threads": threads, "libraries": libraries}  # fmt: skip
+    job = create(workspace.jobs, "evaluate", manifest.name, told, {**state, "warnings": warnings})
+    of_job(job.path).write_manifest(asked)
+    launch(job)
+    return job
+
+
+def _files_of(workspace: Workspace, manifest: Manifest) -> list[str]:
+    """The data files that an evaluation reads. Raises UserError for one that is not there."""
+    named = [
+        *(spec.path for spec in manifest.sets if spec.path),
+        *(subject.few_shot for subject in manifest.subjects if subject.few_shot),
+        *(subject.outputs for subject in manifest.subjects if subject.outputs),
+        *manifest.training,
+    ]
+    files = list(dict.fromkeys(str(workspace.resolve(path)) for path in named))
+    for file in files:
+        if not Path(file).exists():
+            raise UserError("is not there.", file)
+    return files

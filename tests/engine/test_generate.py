@@ -179,51 +179,6 @@ def test_generate_answers_every_row(workspace: Workspace, model_dir: Path) -> No
     assert events(job, "progress")[-1]["done"] == 4
 
 
-def test_evaluate_answers_with_both_sides(
-    workspace: Workspace, model_dir: Path, trained: Job
-) -> None:
-    from finetui.evaluation.compare import compare_job
-
-    made = spec(workspace, model_dir, "evaluate", adapter=str(trained.adapter))
-    job = create(workspace.jobs, "evaluate", "x", made, {})
-    assert run_inside(job) == 0
-    comparison = compare_job(job.path)
-    assert comparison is not None and comparison.before["n"] == 4
-
-
-def test_prepare_seals_a_session_and_leaves_no_sides_behind(
-    workspace: Workspace, model_dir: Path, trained: Job
-) -> None:
-    from finetui.rating.session import open_session
-
-    made = spec(
-        workspace,
-        model_dir,
-        "prepare",
-        session="round-1",
-        adapter=str(trained.adapter),
-        items=3,
-        raters=["kim"],
-        question="Which is better?",
-    )
-    job = create(workspace.jobs, "prepare", "round-1", made, {})
-    assert run_inside(job) == 0, job.outcome()
-    sealed = open_session(workspace.ratings / "round-1")
-    assert sealed.packet("kim")
-    left = {path.name for path in job.path.iterdir()}
-    assert not any("side" in name or "outputs" in name for name in left)
-    words = "".join(path.read_text() for path in job.events_files())
-    assert '"sample"' not in words
-
-
-def test_prepare_without_an_adapter_says_so(workspace: Workspace, model_dir: Path) -> None:
-    made = spec(workspace, model_dir, "prepare", session="r", adapter="")
-    job = create(workspace.jobs, "prepare", "r", made, {})
-    assert run_inside(job) == 1
-    outcome = job.outcome()
-    assert outcome is not None and "nothing trained" in outcome["sentence"]
-
-
 @pytest.mark.parametrize(
     ("shape", "rows"),
     [

@@ -9,14 +9,16 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_jobs import events, run_inside, tiny_llama
+from tiny_jobs import run_inside, tiny_llama
 from torch.nn.functional import scaled_dot_product_attention
 
+from finetui import evaluations
 from finetui.data.tokens import ChatTokenizer
 from finetui.engine import adapters, checkpoints, optimiser, varlen
 from finetui.engine.machine import Machine, choose_machine
 from finetui.engine.model import load_model
 from finetui.errors import UserError
+from finetui.evaluation.record import SetSpec, of_job
 from finetui.jobs.folder import Job, create
 from finetui.recipe.schema import Recipe, replace
 from finetui.start import tuned_side
@@ -328,25 +330,36 @@ def test_a_fully_tuned_model_is_left_as_transformers_reads_it(
     assert AutoTokenizer.from_pretrained(job.model).chat_template == tokenizer.template
 
 
-def test_a_full_run_leaves_a_model_that_every_later_job_takes(
+def test_a_full_run_leaves_a_model_that_later_jobs_take(
     recipe: Build, make_job: Callable[[Recipe], Job], workspace: Workspace
 ) -> None:
-    from finetui.rating.session import open_session
-
-    made = recipe(method={"kind": "full"}, evaluation={"generate": 0, "samples": 0, "probe": 0})
+    made = recipe(
+        method={"kind": "full"},
+        evaluation={"generate": 0, "samples": 0, "probe": 0},
+        checkpoints={"every": 4},
+    )
     trained = make_job(made)
     assert run_inside(trained) == 0, trained.outcome()
     assert trained.result == trained.model
-    shared = {
-        "workspace": str(workspace.root), **tuned_side(trained), "threads": 1,
-        "data": str(workspace.datasets / "held.jsonl"), "max_new_tokens": 4,
-    }  # fmt: skip
-    for kind, more in (("evaluate", {}), ("prepare", {"session": "r", "raters": ["kim"]})):
-        job = create(workspace.jobs, kind, "x", {"kind": kind, **shared, **more}, {})
-        assert run_inside(job) == 0, job.outcome()
-    assert open_session(workspace.ratings / "r").packet("kim")
-    scored = [event["when"] for event in events(job, "score")] or ["before", "after"]
-    assert scored == ["before", "after"]
+    held = str(workspace.datasets / "held.jsonl")
+    shared = {"workspace": str(workspace.root), "threads": 1}
+    spec = {"kind": "generate", **shared, **tuned_side(trained), "data": held, "max_new_tokens": 4}
+    job = create(workspace.jobs, "generate", "x", spec, {})
+    assert run_inside(job) == 0, job.outcome()
+    asked = evaluations.plan(
+        workspace, trained, checkpoints=True, sets=[SetSpec("held", path=held)], max_new_tokens=4
+    )
+    assert [(one.name, one.kind) for one in asked.subjects] == [
+        ("base", "base"), ("tuned", "model"), ("step-4", "checkpoint"), ("step-8", "checkpoint")
+    ]  # fmt: skip
+    job = create(workspace.jobs, "evaluate", "x", {"kind": "evaluate", **shared}, {})
+    of_job(job.path).write_manifest(asked)
+    assert run_inside(job) == 0, job.outcome()
+    losses = [
+        sum(answer.nll or 0 for answer in of_job(job.path).answers(one.name, "held"))
+        for one in asked.subjects
+    ]
+    assert losses[0] > losses[2] and losses[1] == pytest.approx(min(losses[2:]), rel=1e-3)
 
 
 # -- our attention back end ----------------------------------------------------------------------

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from finetui.rating.ballot import Ballot
+from finetui.rating.registration import Registration
 from finetui.rating.sealing import Placement
 from finetui.rating.session import Item, PacketItem, Session, seal
 from finetui.rating.unseal import _open_and_check
 
 REFERENCE, CANDIDATE = "plainfish", "tunedfish"
 KEY = bytes(range(32))
+CHOICES = frozenset(Registration.__struct_fields__)
 MOMENT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
@@ -41,8 +43,11 @@ def make_session(
     identical: Iterable[int] = (),
     **options: Any,
 ) -> Session:
+    """``options`` are those of the registration and of ``seal``."""
     options = {"key": KEY, "now": MOMENT, "systems": (REFERENCE, CANDIDATE), **options}
-    return seal(folder, "trial", make_items(count, identical), raters=tuple(raters), **options)
+    chosen = {name: options.pop(name) for name in CHOICES & options.keys()}
+    items = options.pop("items", None) or make_items(count, identical)
+    return seal(folder, "trial", items, Registration(raters=tuple(raters), **chosen), **options)
 
 
 def placements(session: Session) -> dict[str, Placement]:

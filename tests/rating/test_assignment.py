@@ -8,6 +8,7 @@ import pytest
 
 from finetui.rating.assignment import (
     REPEAT_GAP,
+    Cast,
     assign,
     default_repeats,
     first_showings,
@@ -54,14 +55,16 @@ def test_the_next_pair_of_raters_gets_its_own_draw() -> None:
 
 
 def test_the_same_key_gives_the_same_session_and_another_key_another() -> None:
-    one, same, other = (assign(k, "s", ITEMS, ["a", "b"], 0.1) for k in (KEYS[1], KEYS[1], KEYS[2]))
+    one, same, other = (
+        assign(k, "s", Cast(ITEMS), ["a", "b"], 0.1) for k in (KEYS[1], KEYS[1], KEYS[2])
+    )
     assert one == same
     assert one != other
 
 
 def test_repeats_swap_sides_and_come_at_least_fifteen_items_later() -> None:
     for key in KEYS[:100]:
-        for slots in assign(key, "s", ITEMS, ["a", "b"], 0.1).values():
+        for slots in assign(key, "s", Cast(ITEMS), ["a", "b"], 0.1).values():
             first = {slot.item: slot for slot in slots if slot.kind == "item"}
             repeats = [slot for slot in slots if slot.kind == "repeat"]
             assert len(repeats) == 10
@@ -74,7 +77,7 @@ def test_repeats_swap_sides_and_come_at_least_fifteen_items_later() -> None:
 def test_a_short_session_has_no_repeats_unless_asked_and_then_spreads_them() -> None:
     assert default_repeats(19) == 0
     assert default_repeats(20) == 0.1
-    slots = assign(KEYS[3], "s", ITEMS[:8], ["a"], 0.25)["a"]
+    slots = assign(KEYS[3], "s", Cast(ITEMS[:8]), ["a"], 0.25)["a"]
     repeats = [slot for slot in slots if slot.kind == "repeat"]
     first = {slot.item: slot.seq for slot in slots if slot.kind == "item"}
     assert len(repeats) == 2
@@ -82,7 +85,7 @@ def test_a_short_session_has_no_repeats_unless_asked_and_then_spreads_them() -> 
 
 
 def test_ids_are_opaque_unique_and_of_one_form_for_repeats_and_items() -> None:
-    drawn = assign(KEYS[4], "s", ITEMS, ["a", "b", "c"], 0.2)
+    drawn = assign(KEYS[4], "s", Cast(ITEMS), ["a", "b", "c"], 0.2)
     pids = [slot.pid for slots in drawn.values() for slot in slots]
     assert len(set(pids)) == len(pids)
     assert all(len(pid) == 16 and set(pid) <= set("0123456789abcdef") for pid in pids)

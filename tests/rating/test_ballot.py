@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -59,25 +58,6 @@ def test_a_process_that_dies_after_a_vote_loses_none_and_the_next_resumes(tmp_pa
     ballot = Ballot(session, "ann")
     assert ballot.position == (6, 12)
     assert ballot.answered == 5
-
-
-@pytest.mark.slow
-def test_kill_9_at_random_moments_loses_no_acknowledged_vote(tmp_path: Path) -> None:
-    session = make_session(tmp_path, 12)
-    draw = random.Random(2)
-    told: list[tuple[str, ...]] = []
-    for _ in range(12):
-        process = voter(session)
-        assert process.stdout is not None
-        told += [tuple(process.stdout.readline().split()) for _ in range(draw.randrange(1, 60))]
-        process.send_signal(signal.SIGKILL)
-        told += [tuple(line.split()) for line in process.stdout if line.endswith("\n")]
-        process.wait(timeout=60)
-    with Ballot(session, "ann"):
-        pass
-    kept = iter(saved(session))
-    assert all(vote in kept for vote in told), "acknowledged votes are missing or out of order"
-    assert audit.verify(session) == []
 
 
 def test_a_tail_torn_at_any_place_is_moved_away_and_rating_goes_on(tmp_path: Path) -> None:

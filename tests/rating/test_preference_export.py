@@ -18,7 +18,8 @@ from rating_cases import (
 
 from finetui.errors import UserError
 from finetui.rating import audit
-from finetui.rating.export import burned, export, prompt_hash
+from finetui.rating.burned import burned, prompt_hash
+from finetui.rating.export import export
 from finetui.rating.session import Session
 from finetui.rating.unseal import unseal
 

@@ -31,6 +31,8 @@ from rating_cases import (
 from finetui.errors import UserError
 from finetui.rating import audit
 from finetui.rating.ballot import Ballot
+from finetui.rating.registration import Registration
+from finetui.rating.sequential import StopRule
 from finetui.rating.session import (
     Item,
     SealStrength,
@@ -84,7 +86,7 @@ def test_a_packet_holds_id_place_prompt_and_two_texts_only(tmp_path: Path) -> No
         msgspec.structs.replace(item, prompt=[{**item.prompt[0], "source": "jobs/secret"}])
         for item in make_items(25)
     ]
-    session = seal(tmp_path, "trial", items, raters=["ann"], systems=(REFERENCE, CANDIDATE))
+    session = make_session(tmp_path, items=items)
     for line in (session.path / "packets" / "ann.jsonl").read_bytes().splitlines():
         record = msgspec.json.decode(line)
         assert list(record) == ["pid", "seq", "prompt", "left", "right"]
@@ -190,7 +192,7 @@ def test_another_account_can_rate_and_cannot_unseal() -> None:
 def test_identical_answers_are_counted_but_not_shown(tmp_path: Path) -> None:
     items = make_items(6, identical=(2,))
     items[4].outputs[REFERENCE] = items[4].outputs[CANDIDATE] + "<|im_end|>  \n"
-    session = seal(tmp_path, "trial", items, raters=["ann"], systems=(REFERENCE, CANDIDATE))
+    session = make_session(tmp_path, items=items)
     assert (session.manifest.items, session.manifest.shown, session.manifest.identical) == (6, 4, 2)
     shown = {placements(session)[item.pid].item for item in session.packet("ann")}
     assert shown == {"row-0", "row-1", "row-3", "row-5"}
@@ -199,7 +201,7 @@ def test_identical_answers_are_counted_but_not_shown(tmp_path: Path) -> None:
 def test_both_sides_are_normalised_alike(tmp_path: Path) -> None:
     outputs = {REFERENCE: " yes\u200b<|im_end|>", CANDIDATE: "no\x1b[0m \n"}
     item = Item("one", [{"role": "user", "content": "q"}], "", outputs)
-    session = seal(tmp_path, "trial", [item], raters=["ann"], systems=(REFERENCE, CANDIDATE))
+    session = make_session(tmp_path, items=[item])
     (pair,) = session.packet("ann")
     assert {pair.left, pair.right} == {"yes", "no"}
 
@@ -226,8 +228,18 @@ def test_without_a_key_two_sealings_differ(tmp_path: Path) -> None:
         ({"items": make_items(2) + make_items(1)}, "same id"),
         ({"items": [Item("a", [], "", {REFERENCE: "x"})]}, "is missing"),
         ({"items": make_items(3, identical=(0, 1, 2))}, "same answer to all 3 items"),
-        ({"raters": ["ann", "ann"]}, "named twice"),
-        ({"raters": ["../ann"]}, "cannot be a file name"),
+        ({"raters": ("ann", "ann")}, "named twice"),
+        ({"raters": ("../ann",)}, "cannot be a file name"),
+        ({"interested": ("eve",)}, "no rater of this session"),
+        ({"systems": (REFERENCE,)}, "one system alone"),
+        ({"criteria": ("a", "b", "c", "d")}, "too many"),
+        ({"tags": ("tone", "tone ")}, "named twice"),
+        ({"alpha": 0.7}, "alpha is 0.7"),
+        ({"catches": -1}, "catches is -1"),
+        ({"practice": 4}, "too few"),
+        ({"margin": 0.1, "stop": StopRule(kind="e-process")}, "tested once, at the end"),
+        ({"stop": StopRule(kind="looks", looks=(50, 20))}, "rising numbers"),
+        ({"stop": StopRule(cap=-1)}, "is negative"),
         ({"name": "../../x"}, "cannot be a file name"),
         ({"systems": ("a", "a")}, "same name"),
         ({"group": "no-such-group-here"}, "no Unix group"),
@@ -236,14 +248,13 @@ def test_without_a_key_two_sealings_differ(tmp_path: Path) -> None:
 def test_what_cannot_be_sealed_is_refused_and_leaves_nothing(
     tmp_path: Path, change: dict[str, object], says: str
 ) -> None:
-    options = {
-        "name": "trial",
-        "items": make_items(4),
-        "raters": ["ann"],
-        "systems": (REFERENCE, CANDIDATE),
-    }
+    name = change.pop("name", "trial")
+    items = change.pop("items", make_items(4))
+    systems = change.pop("systems", (REFERENCE, CANDIDATE))
+    group = change.pop("group", None)
+    chosen = Registration(**{"raters": ("ann",), **change})  # type: ignore[arg-type]
     with pytest.raises(UserError, match=says):
-        seal(tmp_path, **{**options, **change})  # type: ignore[arg-type]
+        seal(tmp_path, name, items, chosen, systems=systems, group=group)  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
 
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from textual.pilot import Pilot
 
 from finetui.jobs.events import EventWriter
 from finetui.jobs.folder import Job, create
-from finetui.rating.session import Item, Session, default_rater, seal
+from finetui.rating.session import Item, Registration, Session, default_rater, seal
 from finetui.tui.app import FinetuiApp
 from finetui.tui.widgets.textpanel import TextPanel
 from finetui.workspace import Workspace
@@ -76,16 +77,27 @@ def write_outputs(job: Job, held_out: Path, right: dict[str, list[bool]]) -> Non
         (job.path / f"outputs-{when}.jsonl").write_text(text)
 
 
-def sealed_session(workspace: Workspace, items: int = 4, long: str = "") -> Session:
-    """A session over made-up answers; `long` is added to the base's answers."""
+def sealed_session(
+    workspace: Workspace,
+    items: int = 4,
+    long: str = "",
+    also: str = "",
+    registration: Mapping[str, Any] = MappingProxyType({}),
+) -> Session:
+    """A session over made-up answers; `long` is added to the base's answers, `also` to the
+    tuned ones."""
     made = [
         Item(
             id=f"item-{number}",
             prompt=[{"role": "user", "content": f"question {number}"}],
-            outputs={"base": f"base answer {number}{long}", "tuned": f"tuned answer {number}"},
+            outputs={
+                "base": f"base answer {number}{long}",
+                "tuned": f"tuned answer {number}{also}",
+            },
         )
         for number in range(items)
     ]
-    return seal(
-        workspace.ratings, "blind-1", made, "Which is better?", (default_rater(),), repeats=0.0
+    chosen = Registration(
+        question="Which is better?", raters=(default_rater(),), repeats=0.0, **registration
     )
+    return seal(workspace.ratings, "blind-1", made, chosen)

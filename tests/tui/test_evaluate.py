@@ -44,12 +44,12 @@ def test_the_paired_test_is_said_in_words():
 async def test_scores_and_rows_of_the_newest_run_are_shown_broken_first(workspace, job):
     app = FinetuiApp(workspace, start="evaluate")
     async with app.run_test(size=(120, 36)) as pilot:
-        await until(pilot, lambda: app.pane and app.pane.found)
+        await until(pilot, lambda: app.pane and app.pane.view.rows)
         assert "12 rows" in words(app, "#scores")
         assert "9 fixed · 1 broken" in words(app, "#scores")
         table = app.pane.query_one("#rows", VirtualTable)
         assert table.source.row(0).cells[0] == "✗ broken"
-        assert app.pane.pair.after.id.endswith(":3")
+        assert app.pane.row.id.endswith(":3")
         assert "✓ right" in words(app, "#base-text")
         assert "✗ wrong" in words(app, "#tuned-text")
         assert "\x1b" not in words(app, "#asked-text") + words(app, "#tuned-text")
@@ -58,7 +58,7 @@ async def test_scores_and_rows_of_the_newest_run_are_shown_broken_first(workspac
 async def test_a_low_screen_has_the_same_scores_in_fewer_lines(workspace, job):
     app = FinetuiApp(workspace, start="evaluate", request=OpenJob(job.path))
     async with app.run_test(size=(80, 24)) as pilot:
-        await until(pilot, lambda: app.pane and app.pane.found)
+        await until(pilot, lambda: app.pane and app.pane.view.rows)
         await until(pilot, lambda: "17 % → 83 %" in words(app, "#scores"))
         assert len(words(app, "#scores").splitlines()) == 2
 
@@ -66,20 +66,20 @@ async def test_a_low_screen_has_the_same_scores_in_fewer_lines(workspace, job):
 async def test_the_filter_goes_through_what_happened_to_the_rows(workspace, job):
     app = FinetuiApp(workspace, start="evaluate", request=OpenJob(job.path))
     async with app.run_test(size=(120, 36)) as pilot:
-        await until(pilot, lambda: app.pane and app.pane.pairs)
+        await until(pilot, lambda: app.pane and app.pane.rows)
         counts = []
         for _ in range(5):
             await pilot.press("f")
-            counts.append(len(app.pane.pairs))
+            counts.append(len(app.pane.rows))
         assert counts == [1, 1, 9, 1, 12]
 
 
 async def test_a_row_goes_to_the_repair_list_once(workspace, job):
     app = FinetuiApp(workspace, start="evaluate", request=OpenJob(job.path))
     async with app.run_test(size=(120, 36)) as pilot:
-        await until(pilot, lambda: app.pane and app.pane.pairs)
+        await until(pilot, lambda: app.pane and app.pane.rows)
         await pilot.press("a")
-        await until(pilot, lambda: app.pane.repaired)
+        await until(pilot, lambda: app.pane.view.repaired)
         await pilot.press("a")
     entries = [
         json.loads(line) for line in (workspace.root / repairs.FILE).read_text().splitlines()
@@ -92,7 +92,7 @@ async def test_a_row_goes_to_the_repair_list_once(workspace, job):
 async def test_enter_leads_to_the_row_in_the_data_screen(workspace, job, monkeypatch):
     app = FinetuiApp(workspace, start="evaluate", request=OpenJob(job.path))
     async with app.run_test(size=(120, 36)) as pilot:
-        await until(pilot, lambda: app.pane and app.pane.pairs)
+        await until(pilot, lambda: app.pane and app.pane.rows)
         sent = []
         monkeypatch.setattr(app.pane, "go", lambda *asked: sent.append(asked))
         await pilot.press("enter")

@@ -5,18 +5,19 @@ from collections.abc import Callable
 from itertools import count
 
 import pytest
-from look import finished_job, sealed_session, until, words
+from look import sealed_session, until
 
 from finetui.errors import UserError
 from finetui.rating import audit
 from finetui.rating.ballot import Ballot
 from finetui.rating.session import default_rater
-from finetui.rating.votes import Judgement, progress
+from finetui.rating.votes import Judgement, fold, progress, read_events
 from finetui.tui.app import FinetuiApp
 from finetui.tui.messages import OpenSession
-from finetui.tui.screens import rate_view
+from finetui.tui.screens import rate_pages, rate_view
 from finetui.tui.screens.rate_ballot import RatingView
-from finetui.tui.screens.rate_prepare import PrepareDialog, free_name
+from finetui.tui.screens.rate_marks import TagsDialog
+from finetui.tui.screens.rate_pair import differences
 from finetui.tui.widgets.bars import TopBar
 from finetui.tui.widgets.dialogs import TextPrompt
 from finetui.workspace import create
@@ -36,17 +37,21 @@ def on_disk(session) -> list[dict]:
 
 
 async def rating(app, pilot, position=1) -> RatingView:
-    """The view once it shows an item and its keys count."""
+    """The view once it shows a pair and its keys count; the guide is left first."""
     await until(pilot, lambda: app.pane and app.pane.query("RatingView #heading"))
     view = app.pane.query_one(RatingView)
-    await until(pilot, lambda: view.ballot.position[0] == position and view.panes["right"].seen)
-    view.clock = seconds_pass(view)
+    await until(pilot, lambda: app.focused is view)
+    if view.page == "guide":
+        await pilot.press("enter")
+    await until(pilot, lambda: view.ballot.position[0] == position and not view.page)
+    await until(pilot, lambda: view.pair.right.seen or view.pair.right.max_scroll_y)
+    view.stint.clock = seconds_pass(view)
     return view
 
 
 def seconds_pass(view) -> Callable[[], float]:
     """A clock that is a second later at every look: no key comes too soon."""
-    return count(view.clock() + 1).__next__
+    return count(view.stint.clock() + 1).__next__
 
 
 async def answer(view, pilot, key, position) -> None:
@@ -65,30 +70,21 @@ def everything(app) -> str:
 
 
 def test_the_place_says_that_the_last_key_is_on_disk():
-    assert rate_view.place((12, 60), "saved").plain == "item 12 of 60 · saved"
+    assert rate_view.place("rating", 12, 60, "saved").plain == "item 12 of 60 · saved"
 
 
 def test_a_long_question_gives_way_to_the_place():
-    text = rate_view.heading("why " * 60, (1, 9), "saved", 60).plain
+    text = rate_view.heading("why " * 60, rate_view.place("rating", 1, 9, "saved"), 60).plain
     assert len(text) == 60
     assert text.endswith("item 1 of 9 · saved")
 
 
 def test_marks_repeat_what_is_noted_on_the_item():
-    judgement = Judgement("p", confidence=3, recognised=True, comment="odd \x1b[31m")
-    text = rate_view.marks(judgement, False, "").plain
-    assert text == "sure · recognised · comment: odd ␛[31m"
-
-
-@pytest.mark.parametrize(("share", "place"), [(0.0, 0), (0.5, 10), (1.0, 20)])
-def test_the_win_share_stands_at_its_place_on_the_bar(share, place):
-    bar = rate_view.share_bar(share, share, share, 21).plain
-    assert bar.index("●") == place
-    assert len(bar) == 21
-
-
-def test_a_new_session_takes_the_next_free_name():
-    assert free_name("triage", {"triage-blind-1", "triage-blind-2"}) == "triage-blind-3"
+    judgement = Judgement(
+        "p", confidence=3, recognised=True, tags=("tone",), comment="odd \x1b[31m"
+    )
+    text = rate_view.marks(judgement, ["in step"], "").plain
+    assert text == "sure · recognised · tone · comment: odd ␛[31m · in step"
 
 
 async def test_a_vote_is_on_disk_before_the_next_pair_shows(workspace):
@@ -120,7 +116,7 @@ async def test_no_name_is_anywhere_on_the_screen(workspace):
         item = view.ballot.current
         shown = everything(app).replace(item.left, "").replace(item.right, "")
         assert not [name for name in NAMES if name in shown]
-        sides = [view.panes[name] for name in ("left", "right")]
+        sides = view.pair.panes
         assert {str(side.styles.border) for side in sides} == {str(sides[0].styles.border)}
         assert app.focused is view
 
@@ -148,7 +144,7 @@ async def test_undo_takes_the_last_answer_back_and_keeps_both_in_the_file(worksp
         await answer(view, pilot, "2", 2)
         await answer(view, pilot, "backspace", 1)
         assert view.ballot.current == first
-        assert "left" in view.panes["left"].border_title
+        assert "left" in view.pair.left.border_title
     assert [event["ev"] for event in on_disk(session)] == ["open", "vote", "undo"]
 
 
@@ -157,7 +153,8 @@ async def test_a_key_held_down_does_not_answer_pairs_nobody_saw(workspace):
     app = FinetuiApp(workspace, start="rate", request=OpenSession(session.path))
     async with app.run_test(size=(120, 36)) as pilot:
         view = await rating(app, pilot)
-        view.clock = lambda: view._shown_at
+        view.stint.shown()
+        view.stint.clock = lambda: view.stint._shown
         await pilot.press("1")
         assert "too soon" in view.query_one("#marks").text.plain
     assert [event["ev"] for event in on_disk(session)] == ["open"]
@@ -167,13 +164,11 @@ async def test_an_answer_that_was_not_read_to_the_end_is_asked_about_once(worksp
     session = sealed_session(workspace, items=1, long="\nmore" * 80)
     app = FinetuiApp(workspace, start="rate", request=OpenSession(session.path))
     async with app.run_test(size=(120, 36)) as pilot:
-        await until(pilot, lambda: app.pane and app.pane.query("RatingView #heading"))
-        view = app.pane.query_one(RatingView)
-        sides = [view.panes[name] for name in ("left", "right")]
+        view = await rating(app, pilot)
+        sides = view.pair.panes
         await until(
             pilot, lambda: any(s.seen for s in sides) and any(s.max_scroll_y for s in sides)
         )
-        view.clock = seconds_pass(view)
         await pilot.press("2")
         assert "goes on below" in view.query_one("#marks").text.plain
         assert [event["ev"] for event in on_disk(session)] == ["open"]
@@ -234,54 +229,166 @@ async def test_after_the_last_item_a_digit_leads_nowhere_and_handing_in_closes(w
     assert progress(session, default_rater()).closed
 
 
-async def test_the_report_asks_why_and_logs_it_before_it_shows(workspace):
+async def test_the_time_on_a_pair_is_recorded_and_a_break_is_not(workspace):
     session = sealed_session(workspace)
-    with Ballot(session) as ballot:
-        while ballot.current is not None:
-            ballot.vote("L")
-    app = FinetuiApp(workspace, start="rate")
+    app = FinetuiApp(workspace, start="rate", request=OpenSession(session.path))
     async with app.run_test(size=(120, 36)) as pilot:
-        await until(pilot, lambda: app.pane and app.pane.lines)
-        assert app.pane.lines[0].state == "answered"
-        await pilot.press("R")
-        await until(pilot, lambda: isinstance(app.screen, TextPrompt))
-        assert audit.unsealing(session) is None
-        await pilot.press(*"done", "enter")
-        await until(pilot, lambda: app.pane.report is not None)
-        opened = audit.unsealing(session)
-        assert opened is not None
-        assert opened.reason == "done"
-        assert "win share of tuned" in words(app, "#report-head")
-        assert "Left side chosen" in words(app, "#report-body")
-        assert "tuned better" in words(app, "#report-plot")
+        view = await rating(app, pilot)
+        now = [view.stint.clock()]
+        view.stint.clock = lambda: now[0]
+        view.stint.shown()
+        for key, seconds in (("down", 30), ("b", 10), ("b", 600), ("1", 5)):
+            now[0] += seconds
+            await pilot.press(key)
+            await until(pilot, lambda: not view._busy)
+        await until(pilot, lambda: view.ballot.position[0] == 2)
+    events = on_disk(session)
+    assert [event["ev"] for event in events] == ["open", "break", "resume", "vote"]
+    assert events[-1]["active_ms"] == 45_000
 
 
-async def test_preferences_are_exported_into_the_data_sets(workspace):
+async def test_tags_are_ticked_by_their_digits(workspace):
     session = sealed_session(workspace)
-    with Ballot(session) as ballot:
-        while ballot.current is not None:
-            ballot.vote("L")
-    audit.record(session, "unseal", "done")
-    app = FinetuiApp(workspace, start="rate")
-    async with app.run_test(size=(120, 36)) as pilot:
-        await until(pilot, lambda: app.pane and app.pane.lines)
-        await pilot.press("x")
-        target = workspace.datasets / "blind-1-votes" / "preferences.jsonl"
-        await until(pilot, target.is_file)
+    app = FinetuiApp(workspace, start="rate", request=OpenSession(session.path))
+    async with app.run_test(size=(80, 24)) as pilot:
+        view = await rating(app, pilot)
+        await pilot.press("g")
+        await until(pilot, lambda: isinstance(app.screen, TagsDialog))
+        await pilot.press("2", "6", "2", "3", "enter")
+        await until(pilot, lambda: view.ballot.judgement().tags == ("tone", "too long"))
 
 
-async def test_a_session_is_prepared_from_a_finished_run(workspace, monkeypatch):
-    job = finished_job(workspace)
-    started = []
-    monkeypatch.setattr(
-        "finetui.tui.screens.rate_prepare.start_prepare",
-        lambda _, trained, name, **options: started.append((trained.path, name, options["items"])),
-    )
-    app = FinetuiApp(workspace, start="rate")
+async def test_an_answer_can_wait_for_enter(workspace):
+    session = sealed_session(workspace)
+    app = FinetuiApp(workspace, start="rate", request=OpenSession(session.path))
+    async with app.run_test(size=(80, 24)) as pilot:
+        view = await rating(app, pilot)
+        await pilot.press("o", "1", "2")
+        assert "Right is better: enter confirms" in view.query_one("#marks").text.plain
+        assert [event["ev"] for event in on_disk(session)] == ["open"]
+        await answer(view, pilot, "enter", 2)
+    assert on_disk(session)[-1]["choice"] == "R"
+
+
+async def test_criteria_are_asked_first_and_can_be_taken_back(workspace):
+    asked = ("More correct?", "Kinder?")
+    session = sealed_session(workspace, registration={"criteria": asked})
+    app = FinetuiApp(workspace, start="rate", request=OpenSession(session.path))
+    async with app.run_test(size=(80, 24)) as pilot:
+        view = await rating(app, pilot)
+        for key, question in (
+            ("1", "2/3  Kinder?"),
+            ("4", "3/3  Which is better?"),
+            ("backspace", "2/3  Kinder?"),
+            ("2", "3/3  Which is better?"),
+        ):
+            await pilot.press(key)
+            await until(pilot, lambda q=question: q in head(view) and not view._busy)
+        await answer(view, pilot, "3", 2)
+    state = fold(read_events(session, default_rater()))
+    assert [(j.choice, j.criteria) for j in state.values()] == [
+        ("G", {"More correct?": "L", "Kinder?": "R"})
+    ]
+
+
+async def test_practice_and_the_end_question_are_announced(workspace):
+    session = sealed_session(workspace, items=5, registration={"practice": 1, "guesses": 2})
+    app = FinetuiApp(workspace, start="rate", request=OpenSession(session.path))
+    async with app.run_test(size=(80, 24)) as pilot:
+        view = await rating(app, pilot)
+        assert "practice 1 of 1" in head(view)
+        await pilot.press("1")
+        await until(pilot, lambda: view.page == "rating")
+        assert "each answer counts" in view.query_one("#page").text.plain
+        await pilot.press("enter")
+        while view.page != "guess":
+            view.stint.clock = seconds_pass(view)
+            before = view.ballot.position[0]
+            await pilot.press("2")
+            await until(pilot, lambda before=before: view.ballot.position[0] > before)
+            await until(pilot, lambda: not view._busy)
+        assert session.manifest.end_question in view.query_one("#page").text.plain
+        await pilot.press("enter")
+        await until(pilot, lambda: "last question 1 of 2" in head(view))
+        view.stint.clock = seconds_pass(view)
+        await pilot.press("3")
+        assert "1 left, 2 right or 0" in view.query_one("#marks").text.plain
+        await pilot.press("1")
+        await until(pilot, lambda: "last question 2 of 2" in head(view))
+
+
+async def test_the_guide_comes_first_and_says_what_wall_holds(workspace):
+    session = sealed_session(workspace)
+    app = FinetuiApp(workspace, start="rate", request=OpenSession(session.path))
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: app.pane and app.pane.query("RatingView #heading"))
+        view = app.pane.query_one(RatingView)
+        await until(pilot, lambda: view.has_class("-paged"))
+        page = view.query_one("#page")
+        assert "One account" in page.text.plain
+        await until(pilot, lambda: page.size.height)
+        assert page.virtual_size.height <= page.size.height
+        await pilot.press("1")
+        assert [event["ev"] for event in on_disk(session)] == ["open"]
+
+
+async def test_no_key_of_the_coordinator_works_in_a_ballot(workspace):
+    session = sealed_session(workspace)
+    app = FinetuiApp(workspace, start="rate", request=OpenSession(session.path))
+    async with app.run_test(size=(80, 24)) as pilot:
+        view = await rating(app, pilot)
+        await pilot.press("n", "R", "x", "L")
+        await pilot.press("5")
+        await until(pilot, lambda: view.ballot.judgement().confidence == 1)
+        assert app.screen is view.screen
+        assert not audit.unsealing(session)
+
+
+async def test_both_answers_scroll_in_step_when_wished(workspace):
+    session = sealed_session(workspace, long="\nmore" * 80, also="\nmore" * 60)
+    app = FinetuiApp(workspace, start="rate", request=OpenSession(session.path))
     async with app.run_test(size=(120, 36)) as pilot:
-        await until(pilot, lambda: app.jobs)
-        await pilot.press("n")
-        await until(pilot, lambda: isinstance(app.screen, PrepareDialog))
-        await pilot.press("s")
-        await until(pilot, lambda: started)
-    assert started == [(job.path, "demo-blind-1", 30)]
+        view = await rating(app, pilot)
+        left, right = view.pair.panes
+        await pilot.press("left", "down", "down")
+        await until(pilot, lambda: left.scroll_y == 2)
+        assert right.scroll_y == 0
+        await pilot.press("z", "down")
+        await until(pilot, lambda: (left.scroll_y, right.scroll_y) == (3, 3))
+        right.scroll_to(y=7, animate=False)  # as the wheel of a mouse does
+        await until(pilot, lambda: left.scroll_y == 7)
+        await pilot.press("end")
+        await until(pilot, lambda: left.scroll_y == left.max_scroll_y)
+        assert right.scroll_y == min(right.max_scroll_y, left.max_scroll_y)
+
+
+async def test_one_answer_at_a_time_is_recorded_as_such(workspace):
+    session = sealed_session(workspace)
+    app = FinetuiApp(workspace, start="rate", request=OpenSession(session.path))
+    async with app.run_test(size=(80, 24)) as pilot:
+        view = await rating(app, pilot)
+        await pilot.press("v", "d")
+        assert [pane.display for pane in view.pair.panes] == [True, False]
+        await pilot.press("right")
+        assert [pane.display for pane in view.pair.panes] == [False, True]
+        await answer(view, pilot, "1", 2)
+    assert on_disk(session)[-1]["layout"] == "single+diff"
+
+
+def test_differences_are_marked_alike_on_both_sides():
+    left, right = differences("the red fox runs", "the blue fox runs fast")
+    assert [left.plain[s.start : s.end] for s in left.spans] == ["red"]
+    assert [right.plain[s.start : s.end] for s in right.spans] == ["blue", " fast"]
+    assert {str(span.style) for text in (left, right) for span in text.spans} == {
+        "underline $warning"
+    }
+
+
+def test_differences_of_a_script_without_spaces_go_by_the_character():
+    left, _ = differences("退款需要五天", "退款需要七天")
+    assert [left.plain[s.start : s.end] for s in left.spans] == ["五"]
+
+
+def test_the_receipt_stands_on_the_last_page():
+    page = rate_pages.end(4, 4, True, "ab" * 32, "").plain
+    assert f"Receipt  {'ab' * 8}" in page

@@ -84,7 +84,7 @@ def test_choices_that_cannot_run_yet_are_not_offered():
 def test_a_cut_text_says_so_and_a_short_one_keeps_its_lines():
     text = Content("one two three four five six seven")
     assert recipe_view.fitted(text, 9, 2, 2, "more").plain == "one two\nmore"
-    assert recipe_view.fitted(Content("one"), 9, 3, 3, "more").plain == "one\n\n"
+    assert recipe_view.fitted(Content("one"), 9, 3, 3, "more").plain == "one\n \n "
 
 
 def test_a_new_recipe_is_missed_only_when_something_was_chosen():

@@ -432,3 +432,27 @@ def test_a_job_that_cannot_be_read_is_said(workspace: Workspace) -> None:
     watch.join(10.0)
     assert not watch.is_alive()
     assert "cannot be read" in said[0]
+
+
+async def test_a_result_is_exported_in_the_chosen_form_and_a_run_without_one_is_not(
+    workspace: Workspace, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[bool, str]] = []
+
+    def start_export(_: Workspace, job: Job, *, merge: bool, gguf: str) -> Job:
+        asked.append((merge, gguf))
+        return job
+
+    monkeypatch.setattr("finetui.start.start_export", start_export)
+    app = FinetuiApp(workspace, start="train", request=OpenJob(run.job.path))
+    async with app.run_test(size=(120, 36)) as pilot:
+        await opened(pilot, app)
+        await pilot.press("X")
+        assert not isinstance(app.screen, Choose), "there is nothing to export yet"
+        run.job.adapter.mkdir()
+        (run.job.adapter / "adapter_config.json").write_text("{}")
+        await pilot.press("X")
+        await until(pilot, lambda: isinstance(app.screen, Choose))
+        await pilot.press("down", "down", "enter")
+        await until(pilot, lambda: asked)
+        assert asked == [(True, "q8_0")]

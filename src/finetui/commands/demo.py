@@ -16,6 +16,7 @@ from typing import Any
 
 from finetui import start
 from finetui.commands import console, watch
+from finetui.contenders import systems_of
 from finetui.display import clean, duration, plural
 from finetui.errors import UserError
 from finetui.jobs.folder import Job
@@ -145,7 +146,9 @@ def _rate(workspace: Workspace, job: Job, say: Say) -> None:
     from finetui.rating.session import open_session
 
     name = _free_name(workspace)
-    prepared = start.start_prepare(workspace, job, name, items=_RATED_ITEMS)
+    prepared = start.start_prepare(
+        workspace, systems_of(workspace, run=job.id), name, items=_RATED_ITEMS
+    )
     watch.follow(prepared, lambda line: None)
     _require_finished(prepared)
     session = open_session(workspace.ratings / name)

@@ -64,7 +64,7 @@ def needed_libraries(folder: Path) -> set[str]:
     except UserError:
         return set()  # the session says so, where people see it
     recipe = spec.get("recipe") or {}
-    needed = set(recipe.get("logging", {}).get("report_to", ()))
+    needed = {*recipe.get("logging", {}).get("report_to", ()), *spec.get("libraries", ())}
     methods = (spec.get("method") or {}, recipe.get("method") or {})
     in_few_bits = any(method.get("kind") == "qlora" for method in methods)
     optimizer = recipe.get("training", {}).get("optimizer", "adamw")
@@ -114,7 +114,11 @@ def dispatch(session: WorkerSession, spec: Mapping[str, Any]) -> None:
         from finetui.engine.prepare import prepare
 
         prepare(session, spec)
-    elif kind in ("evaluate", "generate"):
+    elif kind == "evaluate":
+        from finetui.engine.evaluate import evaluate
+
+        evaluate(session, spec)
+    elif kind == "generate":
         from finetui.engine.answer import answer
 
         answer(session, spec)

@@ -1,4 +1,4 @@
-"""Jobs that answer prompts without training: generate, evaluate, and the two sides of a rating."""
+"""The job that answers a data set's prompts, and the models that such jobs answer with."""
 
 from __future__ import annotations
 
@@ -25,26 +25,23 @@ _ALL = 1 << 30
 
 
 def answer(session: WorkerSession, spec: Mapping[str, Any]) -> None:
-    """Answer and score a data set's prompts into outputs-after.jsonl.
+    """Answer and score a data set's prompts into outputs-after.jsonl; ``limit`` 0 takes every row.
 
-    With something trained (``adapter`` or ``tuned``) the base model answers too, into
-    outputs-before.jsonl, when the job is of kind evaluate. ``limit`` 0 takes every row.
+    The model is the one that was trained, where the spec names one (``adapter`` or ``tuned``).
     """
     session.events.write("stage", text="loading the model")
     tokenizer, machine = tokenizer_of(session, spec), machine_of(spec)
     rows = rows_to_answer(spec, int(spec.get("limit", 0)) or _ALL)
-    metrics: dict[str, Any] = {}
-    base = None
-    if spec.get("kind") == "evaluate" and is_tuned(spec):
-        base = base_model(spec, machine)
-        metrics["before"] = _score(session, spec, base, tokenizer, rows, "before")
-    model = tuned_model(spec, machine, base)
-    metrics["after"] = _score(session, spec, model, tokenizer, rows, "after")
-    shares = (metrics["after"]["format"], metrics["after"]["accuracy"])
+    model = tuned_model(spec, machine)
+    session.events.write("stage", text=f"answering {len(rows)} rows")
+    file, name = session.job.path / "outputs-after.jsonl", Path(str(spec["data"])).name
+    shares = score_set(session, model, tokenizer, rows, settings_of(spec), file, "after", name)
     session.outcome(
         "finished",
-        metrics=metrics,
-        sentence="{} answers; format {:.1%}, right {:.1%}".format(len(rows), *shares),
+        metrics={"after": shares},
+        sentence="{} answers; format {:.1%}, right {:.1%}".format(
+            len(rows), shares["format"], shares["accuracy"]
+        ),
     )
 
 
@@ -58,13 +55,13 @@ def machine_of(spec: Mapping[str, Any]) -> Machine:
 
 
 def tokenizer_of(session: WorkerSession, spec: Mapping[str, Any]) -> ChatTokenizer:
-    return load_tokenizer(_settings(spec), session.job.path / "tokenizer")
+    return load_tokenizer(model_settings(spec), session.job.path / "tokenizer")
 
 
 def base_model(spec: Mapping[str, Any], machine: Machine) -> Any:
     """The model of a spec before training, its weights stored as they were in training."""
     method = msgspec.convert(dict(spec.get("method") or {}), Method)
-    return load_model(_settings(spec), machine, method if method.kind == "qlora" else None)
+    return load_model(model_settings(spec), machine, method if method.kind == "qlora" else None)
 
 
 def tuned_model(spec: Mapping[str, Any], machine: Machine, base: Any = None) -> Any:
@@ -73,13 +70,13 @@ def tuned_model(spec: Mapping[str, Any], machine: Machine, base: Any = None) -> 
     Takes a ``base`` that is loaded already, and changes it. Without anything trained, the base.
     """
     if spec.get("tuned"):
-        settings = structs.replace(_settings(spec), path=str(spec["tuned"]), revision="")
+        settings = structs.replace(model_settings(spec), path=str(spec["tuned"]), revision="")
         return load_model(settings, machine)
     base = base_model(spec, machine) if base is None else base
     return load_adapter(base, Path(str(spec["adapter"]))) if spec.get("adapter") else base
 
 
-def _settings(spec: Mapping[str, Any]) -> Model:
+def model_settings(spec: Mapping[str, Any]) -> Model:
     """The model table of a spec that has its values at the top level."""
     names = ("revision", "trust_remote_code", "precision", "chat_template", "tf32")
     given = {name: spec[name] for name in names if name in spec}
@@ -102,20 +99,6 @@ def settings_of(spec: Mapping[str, Any]) -> Settings:
         top_p=float(spec.get("top_p", 1.0)),
         seed=int(spec.get("seed", 0)),
     )
-
-
-def _score(
-    session: WorkerSession,
-    spec: Mapping[str, Any],
-    model: Any,
-    tokenizer: ChatTokenizer,
-    rows: list[Prompt],
-    when: str,
-) -> dict[str, float]:
-    session.events.write("stage", text=f"answering {len(rows)} rows, {when}")
-    file = session.job.path / f"outputs-{when}.jsonl"
-    name = Path(str(spec["data"])).name
-    return score_set(session, model, tokenizer, rows, settings_of(spec), file, when, name)
 
 
 def _workspace(spec: Mapping[str, Any]) -> Workspace | None:

@@ -1,104 +1,210 @@
-"""Prepare a blind rating: both sides answer the same prompts alike, then the session is sealed."""
+"""Prepare a blind rating: every system answers the same prompts alike, then all is sealed."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from random import Random
 from typing import Any
 
-from finetui.data.tokens import ChatTokenizer
-from finetui.engine.answer import (
-    base_model,
-    is_tuned,
-    machine_of,
-    rows_to_answer,
-    settings_of,
-    tokenizer_of,
-    tuned_model,
-)
-from finetui.engine.dataset import Prompt
+import msgspec
+from msgspec import structs
+
+from finetui.display import plural
+from finetui.engine import outside
+from finetui.engine.answer import settings_of
+from finetui.engine.dataset import Prompt, prompts
 from finetui.engine.scoring import answer_all
+from finetui.engine.subjects import Bench, shots_of, with_shots
 from finetui.errors import UserError
-from finetui.evaluation.compare import read_outputs
+from finetui.evaluation.record import Item as Asked
+from finetui.evaluation.record import Subject
 from finetui.jobs.worker import WorkerSession
-from finetui.rating.session import DEFAULT_QUESTION, Item, seal
+from finetui.rating.burned import burned_among
+from finetui.rating.drafts import Draft, drop_draft, hold, seal_draft
+from finetui.rating.identity import telling
+from finetui.rating.registration import Registration
+from finetui.rating.session import Item
 from finetui.workspace import Workspace
 
-BASE, TUNED = "base", "tuned"
+_ALL = 1 << 30
+_SET = "rated"
 
 
 def prepare(session: WorkerSession, spec: Mapping[str, Any]) -> None:
-    """Generate base and tuned answers for ``items`` prompts and seal them. Raises UserError.
+    """Answer the prompts of a spec with each of its systems and seal the answers.
 
-    The answers by side are deleted from the job once the session is sealed: whoever rates may
-    read the job folder.
+    With ``hold`` they wait as a draft, until a person has read the findings and seals them.
+    Raises UserError. The answers by system are deleted from the job: whoever rates may read it.
     """
-    if not is_tuned(spec):
-        raise UserError("there is nothing trained to compare with its base.", session.job.id)
-    session.events.write("stage", text="loading the model")
-    tokenizer, machine = tokenizer_of(session, spec), machine_of(spec)
-    model = base_model(spec, machine)
-    rows = rows_to_answer(spec, int(spec.get("items", 30)))
-    files = {side: session.job.path / f".side-{side}.jsonl" for side in (BASE, TUNED)}
-    _answer(session, spec, model, tokenizer, rows, files[BASE], "first side")
-    model = tuned_model(spec, machine, model)
-    _answer(session, spec, model, tokenizer, rows, files[TUNED], "second side")
-    session.events.write("stage", text="sealing the session")
-    session.require_newest()
-    sealed = seal(
-        Workspace(Path(str(spec["workspace"]))).ratings,
-        str(spec["session"]),
-        _items(rows, {side: _texts(file) for side, file in files.items()}),
-        str(spec.get("question") or DEFAULT_QUESTION),
-        tuple(str(rater) for rater in spec.get("raters", ())),
-        systems=(BASE, TUNED),
+    workspace = Workspace(Path(str(spec["workspace"])))
+    systems = msgspec.convert(spec["systems"], list[Subject])
+    chosen = msgspec.convert(spec["registration"], Registration)
+    rows, gone = _rows(workspace, spec, int(spec["items"]) + chosen.aside)
+    files, special = _answered(session, spec, workspace, systems, rows)
+    draft = Draft(
+        name=str(spec["session"]),
+        created=session.job.created,
+        systems=tuple(subject.name for subject in systems),
+        items=_items(rows, {name: _outputs(file, rows) for name, file in files.items()}),
+        registration=structs.replace(chosen, words=(*chosen.words, *_names(systems))),
         generation=_generation(spec),
         provenance={
-            "model": str(spec.get("model")),
-            "adapter": str(spec.get("adapter") or ""),
-            "tuned": str(spec.get("tuned") or ""),
+            "systems": [msgspec.to_builtins(subject) for subject in systems],
             "data": str(spec["data"]),
+            "burned_left_out": gone,
             "job": session.job.id,
         },
-        special_tokens=tuple(tokenizer.special.values()),
+        special_tokens=sorted(special),
+        group=str(spec.get("group", "")),
     )
+    session.require_newest()
+    hold(workspace.ratings, draft)
     for file in files.values():
         file.unlink()
+    told = {
+        "session": draft.name,
+        "findings": draft.findings().sentences,
+        "metrics": {"items": len(rows), "burned_left_out": gone},
+    }
+    if spec.get("hold"):
+        waits = f"{draft.name} waits to be sealed: read its findings first"
+        session.outcome("finished", draft=draft.name, sentence=waits, **told)
+        return
+    _seal(session, workspace, draft, told)
+
+
+def _seal(
+    session: WorkerSession, workspace: Workspace, draft: Draft, told: Mapping[str, Any]
+) -> None:
+    session.events.write("stage", text="sealing the session")
+    try:
+        made = seal_draft(workspace.ratings, draft.name)
+    except UserError:
+        drop_draft(workspace.ratings, draft.name)
+        raise
+    manifest = made.manifest
+    out = sum(manifest.excluded.values())
     session.outcome(
         "finished",
-        session=str(spec["session"]),
-        sentence=f"sealed {len(rows)} items in {spec['session']}",
-        metrics={"items": len(rows), "shown": sealed.manifest.shown},
+        sentence=f"sealed {plural(manifest.items, 'item')} in {draft.name}"
+        + (f", {out} left out" if out else ""),
+        **{**told, "metrics": {**told["metrics"], "shown": manifest.shown, "excluded": out}},
     )
 
 
-def _answer(
+def _rows(workspace: Workspace, spec: Mapping[str, Any], count: int) -> tuple[list[Prompt], int]:
+    """(at most ``count`` prompts that were never given away, how many were)."""
+    data = str(spec["data"])
+    found = prompts(data, _ALL, 0, workspace)
+    gone = set(burned_among(workspace.ratings, [row.messages for row in found]))
+    left = [row for n, row in enumerate(found) if n not in gone]
+    if not left:
+        told = f"all its {len(found)} prompts are burned: they left as training data."
+        nothing = "has no prompt with a reference answer."
+        raise UserError(told if found else nothing, data, "Name another file: --data FILE")
+    if len(left) > count:
+        drawn = Random(int(spec.get("seed", 0))).sample(range(len(left)), count)
+        left = [left[n] for n in sorted(drawn)]
+    return left, len(gone)
+
+
+def _answered(
     session: WorkerSession,
     spec: Mapping[str, Any],
-    model: Any,
-    tokenizer: ChatTokenizer,
-    rows: list[Prompt],
-    file: Path,
-    text: str,
-) -> None:
-    session.events.write("stage", text=f"answering {len(rows)} prompts, {text}")
-    answer_all(session, model, tokenizer, rows, settings_of(spec), file, f"answering, {text}")
+    workspace: Workspace,
+    systems: Sequence[Subject],
+    rows: Sequence[Prompt],
+) -> tuple[dict[str, Path], set[str]]:
+    """(system -> the file of its answers, the special tokens of all tokenizers).
+
+    The files bear numbers, not names.
+    """
+    files: dict[str, Path] = {}
+    special: set[str] = set()
+    with Bench(session.job.path / "tokenizers", int(spec.get("threads", 0))) as bench:
+        for number, subject in enumerate(systems, start=1):
+            file = session.job.path / f".answers-{number}.jsonl"
+            text = f"answering, system {number} of {len(systems)}"
+            session.events.write("stage", text=text)
+            if subject.kind == "outputs":
+                _take_in(subject, rows, file)
+            else:
+                tokenizer = bench.tokenizer(subject)
+                asked = _with_shots(subject, workspace, rows)
+                special.update(tokenizer.special.values())
+                answer_all(
+                    session, bench.model(subject), tokenizer, asked, settings_of(spec), file, text
+                )
+            files[subject.name] = file
+    return files, special
 
 
-def _texts(file: Path) -> dict[str, str]:
-    return {output.id: output.answer for output in read_outputs(file)}
+def _with_shots(subject: Subject, workspace: Workspace, rows: Sequence[Prompt]) -> list[Prompt]:
+    shots = shots_of(subject, workspace, [row.messages for row in rows])
+    return [
+        Prompt(row.id, with_shots(row.messages, shots), row.reference, row.tools) for row in rows
+    ]
 
 
-def _items(rows: list[Prompt], texts: Mapping[str, Mapping[str, str]]) -> list[Item]:
+def _take_in(subject: Subject, rows: Sequence[Prompt], file: Path) -> None:
+    """Put answers that were written elsewhere to the prompts. Raises UserError where one misses."""
+    path = Path(subject.outputs)
+    asked = [Asked(row.id, row.messages, row.reference) for row in rows]
+    answers = outside.outputs_of(path, {_SET: asked})[_SET]
+    missing = [row.id for row in rows if row.id not in answers]
+    if missing:
+        raise UserError(
+            f"has no answer to {plural(len(missing), 'prompt')} of {len(rows)}, "
+            f"the first is {missing[0]}.",
+            str(path),
+            "Give it an answer to every prompt, or take other prompts: --data",
+        )
+    lines = (json.dumps({"id": row.id, "answer": answers[row.id]}) for row in rows)
+    file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+class _Output(msgspec.Struct):
+    id: str
+    answer: str
+    ended: bool = True
+
+
+def _outputs(file: Path, rows: Sequence[Prompt]) -> dict[str, _Output]:
+    lines = file.read_bytes().splitlines()
+    found = {one.id: one for one in (msgspec.json.decode(line, type=_Output) for line in lines)}
+    return {row.id: found[row.id] for row in rows}
+
+
+def _items(rows: Sequence[Prompt], by_system: Mapping[str, Mapping[str, _Output]]) -> list[Item]:
     return [
         Item(
-            id=row.id,
+            id=_item_id(row.id),
             prompt=row.messages,
             reference=row.reference,
-            outputs={side: answers[row.id] for side, answers in texts.items()},
+            outputs={system: found[row.id].answer for system, found in by_system.items()},
+            meta={"row": row.id},
+            finish={
+                system: "stop" if found[row.id].ended else "length"
+                for system, found in by_system.items()
+            },
         )
         for row in rows
     ]
+
+
+def _item_id(row: str) -> str:
+    """file:line, without the folders before."""
+    return Path(row).name
+
+
+def _names(systems: Sequence[Subject]) -> list[str]:
+    """What the models and runs are called, as an answer could say it."""
+    told = (Path(one.model).name for one in systems)
+    return telling(
+        [*told, *(Path(one.outputs).stem for one in systems), *(one.job for one in systems)]
+    )
 
 
 def _generation(spec: Mapping[str, Any]) -> dict[str, Any]:
@@ -108,5 +214,5 @@ def _generation(spec: Mapping[str, Any]) -> dict[str, Any]:
         "temperature": settings.temperature,
         "top_p": settings.top_p,
         "seed": settings.seed,
-        "items": int(spec.get("items", 30)),
+        "items": int(spec["items"]),
     }

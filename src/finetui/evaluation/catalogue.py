@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from finetui.errors import UserError
 from finetui.evaluation import labels, overlap
+from finetui.evaluation.paired import Added
 from finetui.evaluation.record import RowScore
 
 Kind = Literal["share", "mean", "corpus"]
@@ -89,20 +90,21 @@ def shown_change(metric: Metric, value: float) -> str:
     """A difference, with its sign; shares in points."""
     if metric.unit == "share":
         return f"{100 * value:+.1f} pp"
-    return f"{value:+.1f}" if metric.unit in ("points", "words", "tokens") else f"{value:+.3f}"
+    if metric.unit in ("points", "words", "tokens"):
+        return f"{value:+.1f}"
+    return f"{value:+.4g}" if metric.unit == "" else f"{value:+.3f}"
 
 
-def _loss(rows: Sequence[Sequence[float]]) -> float:
-    return sum(row[0] for row in rows) / max(1.0, sum(row[1] for row in rows))
+def _loss(sums: Sequence[float]) -> float:
+    return sums[0] / max(1.0, sums[1])
 
 
-def _perplexity(rows: Sequence[Sequence[float]]) -> float:
-    return math.exp(min(700.0, _loss(rows)))
+def _perplexity(sums: Sequence[float]) -> float:
+    return math.exp(min(700.0, _loss(sums)))
 
 
-def _bits_per_byte(rows: Sequence[Sequence[float]]) -> float:
-    nats, size = sum(row[0] for row in rows), sum(row[2] for row in rows)
-    return nats / math.log(2) / max(1.0, size)
+def _bits_per_byte(sums: Sequence[float]) -> float:
+    return sums[0] / math.log(2) / max(1.0, sums[2])
 
 
 _ALL = (
@@ -135,23 +137,27 @@ _ALL = (
     Metric("rougeL", "ROUGE-L", "mean", "higher", "share",
            "F1 of the longest common subsequence of words."),
     Metric("chrf", "chrF2", "corpus", "higher", "points",
-           "Characters in runs of 1 to 6, beta 2; equal to sacrebleu's.", "chrf", overlap.chrf),
+           "Characters in runs of 1 to 6, beta 2; equal to sacrebleu's.", "chrf",
+           Added(overlap.chrf)),
     Metric("bleu", "BLEU", "corpus", "higher", "points",
            "Words in runs of 1 to 4 with sacrebleu's tokenizer, smoothing exp.", "bleu",
-           overlap.bleu),
+           Added(overlap.bleu)),
     Metric("loss", "loss of the reference", "corpus", "lower", "nats",
            "Negative log-likelihood of the reference's tokens, its end token included, prompt "
-           "left out: sum over rows / tokens.", "nll", _loss),
+           "left out: sum over rows / tokens.", "nll", Added(_loss)),
     Metric("perplexity", "perplexity", "corpus", "lower", "",
            "exp(total loss / total tokens) of the references; comparable only with the same "
-           "tokenizer and template.", "nll", _perplexity),
+           "tokenizer and template.", "nll", Added(_perplexity)),
     Metric("bits_per_byte", "bits per byte", "corpus", "lower", "bits",
            "Total loss / ln 2 / bytes of the references in UTF-8: comparable over tokenizers.",
-           "nll", _bits_per_byte),
+           "nll", Added(_bits_per_byte)),
     Metric("perplexity_all", "perplexity with prompt", "corpus", "lower", "",
-           "The same over all tokens, those of the prompt too.", "nll_all", _perplexity),
+           "The same over all tokens, those of the prompt too.", "nll_all", Added(_perplexity)),
     Metric("kl", "KL from the base", "corpus", "lower", "nats",
-           "KL(this || base) per token over prompt and reference: how far it moved.", "kl", _loss),
+           "KL(this || base) per token over prompt and reference: how far it moved.", "kl",
+           Added(_loss)),
+    Metric("held", "behaves as it must", "share", "higher", "share",
+           "All rows of a safety suite that do what their row asks for."),
     Metric("refused", "declines what it should", "share", "higher", "share",
            "A refusal where one is due (told by its words)."),
     Metric("complied", "helps where it should", "share", "higher", "share",

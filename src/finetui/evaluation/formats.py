@@ -20,6 +20,7 @@ from xml.parsers import expat
 import msgspec
 
 from finetui.errors import UserError
+from finetui.evaluation.labels import json_object
 from finetui.evaluation.patterns import TooSlow, compiled
 from finetui.evaluation.record import Format
 from finetui.evaluation.words import folded
@@ -64,6 +65,8 @@ class FormCheck:
 
     def _tried(self, answer: str) -> tuple[Any, str]:
         """The value of an answer and what is wrong with its form, "" when nothing is."""
+        if not answer.strip() and self._wanted.kind != "regex":
+            return None, "empty"
         if len(answer) > _LONGEST:
             return None, f"longer than {_LONGEST:,} characters"
         try:
@@ -83,8 +86,8 @@ class FormCheck:
         for name in self._wanted.grounded:
             if name in value and folded(str(value[name])) not in said:
                 yield f'{name}: "{_short(str(value[name]))}" is not in the prompt'
-        wanted = _json_or_none(reference) if self._wanted.equal else None
-        for name in self._wanted.equal if isinstance(wanted, dict) else ():
+        wanted = (json_object(reference) or {}) if self._wanted.equal else {}
+        for name in self._wanted.equal:
             if name in wanted and value.get(name) != wanted[name]:
                 yield f"{name}: not what the reference says"
 
@@ -113,7 +116,7 @@ class _Schema:
         # A "$schema" met again by "$ref" would bring the plain validator with its plain patterns.
         safe = validators.extend(kind, {"pattern": _pattern, "patternProperties": _by_pattern})
         self._validator = safe(
-            _without_dialect(schema), registry=Registry(), format_checker=FormatChecker()
+            schema, registry=Registry(), format_checker=FormatChecker()
         )
 
     def faults(self, value: Any) -> list[str]:
@@ -294,7 +297,9 @@ def _toml(text: str) -> Any:
 
 
 def _python(text: str) -> ast.Module:
-    return _some(ast.parse(text).body) and ast.parse(text)
+    found = ast.parse(text)
+    _some(found.body)
+    return found
 
 
 def _number(text: str) -> float:
@@ -332,13 +337,6 @@ PARSERS: Mapping[str, Callable[[str], Any]] = {
 """Readers by name; each raises one of `_WRONG` for a text that is not in its form."""
 
 _WRONG = (ValueError, SyntaxError, csv.Error, expat.ExpatError, msgspec.MsgspecError)
-
-
-def _json_or_none(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
 
 
 def _short(text: str, limit: int = 120) -> str:

@@ -61,7 +61,7 @@ class Confusion:
             (wanted, given, count)
             for wanted, row in self.table.items()
             for given, count in row.items()
-            if wanted != given
+            if count and wanted != given
         ]
         return sorted(found, key=lambda entry: (-entry[2], entry[0], entry[1]))
 

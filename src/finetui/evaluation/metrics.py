@@ -55,6 +55,17 @@ def score_answer(answer: str, reference: str) -> AnswerScore:
     return AnswerScore(format=bool(text), correct=text == reference.strip())
 
 
+def number_matches(answer: str, reference: str) -> bool:
+    """Whether the number behind "####", or else the last one of the answer, is the reference's."""
+    final = _final_number(reference)
+    if final is None:
+        numbers = _ANY_NUMBER.findall(reference)
+        if not numbers:
+            return False
+        final = _number(numbers[-1])
+    return _score_number(answer, final).correct
+
+
 def summarise(scores: Iterable[AnswerScore]) -> dict[str, float]:
     """Shares of well-formed and right answers with 95 % Wilson intervals, and their number."""
     listed = list(scores)

@@ -62,9 +62,8 @@ def chrf_counts(answer: str, reference: str) -> list[float]:
     return counts
 
 
-def chrf(rows: Sequence[Sequence[float]]) -> float:
-    """chrF2 of a set, 0 to 100 (Popović 2015): mean precision and recall over n from 1 to 6."""
-    sums = _added(rows)
+def chrf(sums: Sequence[float]) -> float:
+    """chrF2 of added counts, 0 to 100 (Popović 2015): mean precision and recall over n to 6."""
     orders = [sums[at : at + 3] for at in range(0, len(sums), 3)]
     effective = [order for order in orders if order[0] and order[1]]
     if not effective:
@@ -86,12 +85,11 @@ def bleu_counts(answer: str, reference: str, tokenizer: str) -> list[float]:
     return [score.sys_len, score.ref_len, *score.counts, *score.totals]
 
 
-def bleu(rows: Sequence[Sequence[float]]) -> float:
-    """BLEU of a set, 0 to 100 (Papineni et al. 2002), orders without a hit smoothed as 1/2^k.
+def bleu(sums: Sequence[float]) -> float:
+    """BLEU of added counts, 0 to 100 (Papineni et al. 2002); the k-th order without a hit 1/2^k.
 
     An order that no answer is long enough for makes it 0.
     """
-    sums = _added(rows)
     given, wanted = sums[:2]
     shared, total = sums[2 : 2 + _ORDER], sums[2 + _ORDER :]
     if not any(shared) or not all(total):
@@ -107,10 +105,14 @@ def bleu(rows: Sequence[Sequence[float]]) -> float:
 
 def bleu_signature(tokenizer: str) -> str:
     """What must be said with a BLEU score for others to repeat it."""
-    import sacrebleu
+    from importlib.metadata import PackageNotFoundError, version
 
+    try:
+        number = version("sacrebleu")
+    except PackageNotFoundError:  # scored elsewhere
+        number = "unknown"
     parts = ("nrefs:1", "case:mixed", "eff:no", f"tok:{tokenizer}", "smooth:exp")
-    return "|".join((*parts, f"version:{sacrebleu.__version__}"))
+    return "|".join((*parts, f"version:{number}"))
 
 
 def tokenizer_for(references: Sequence[str]) -> str:
@@ -137,10 +139,6 @@ def _sentence_bleu(tokenizer: str) -> Any:
         return BLEU(tokenize=tokenizer, effective_order=True)
     except Exception as error:  # an unknown name, or a tokenizer whose own package is missing
         raise UserError(f'sacrebleu has no tokenizer "{tokenizer}" here ({error}).') from error
-
-
-def _added(rows: Sequence[Sequence[float]]) -> list[float]:
-    return [sum(column) for column in zip(*rows, strict=True)]
 
 
 def _grams(text: str, n: int) -> Counter[str]:

@@ -11,6 +11,7 @@ import re
 import select
 import subprocess
 import sys
+import weakref
 from functools import lru_cache
 from typing import Protocol
 
@@ -77,9 +78,6 @@ class _Limited:
     def whole(self, text: str) -> bool:
         return self._ask(b"w", text)
 
-    def __del__(self) -> None:
-        self._end()
-
     def _ask(self, how: bytes, text: str) -> bool:
         process = self._process or self._started()
         assert process.stdin is not None and process.stdout is not None
@@ -100,6 +98,7 @@ class _Limited:
             [sys.executable, "-I", "-c", _WORKER],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
         )  # fmt: skip
+        self._ender = weakref.finalize(self, _ended, self._process)
         assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.write(_framed(self._pattern.encode()))
         self._process.stdin.flush()
@@ -107,15 +106,17 @@ class _Limited:
         return self._process
 
     def _end(self) -> None:
-        process, self._process = self._process, None
-        if process is None:
-            return
-        process.kill()
-        process.wait()
-        for pipe in (process.stdin, process.stdout):
-            if pipe is not None:
-                with contextlib.suppress(OSError):  # what it had not read yet is lost with it
-                    pipe.close()
+        self._process = None
+        self._ender()
+
+
+def _ended(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            with contextlib.suppress(OSError):  # what it had not read yet is lost with it
+                pipe.close()
 
 
 _WORKER = """

@@ -277,7 +277,8 @@ class Record:
         return list(read_lines(self.timings_path, Timing))
 
     def usage(self, subject: str) -> Usage | None:
-        return _read(self.usage_path(subject), Usage)
+        found: Usage | None = _read(self.usage_path(subject), Usage)
+        return found
 
     def harness(self, subject: str) -> dict[str, dict[str, list[float]]]:
         found = _read(self.harness_path(subject), dict[str, dict[str, list[float]]])
@@ -285,7 +286,7 @@ class Record:
 
     def write_manifest(self, manifest: Manifest) -> None:
         """Freeze what is asked. Raises UserError for a name that is no name, or used twice."""
-        _check(manifest)
+        check_manifest(manifest)
         self._write(self.manifest_path, manifest)
 
     def write_items(self, name: str, items: Iterable[Item]) -> None:
@@ -359,7 +360,7 @@ def read_manifest(path: Path) -> Manifest:
         raise UserError(f"is no manifest of an evaluation ({error}).", str(path)) from error
     if manifest.format > FORMAT:
         raise UserError("was written by a newer finetui.", str(path), "Update this one.")
-    _check(manifest)
+    check_manifest(manifest)
     return manifest
 
 
@@ -401,7 +402,8 @@ def name_of(text: str, taken: Iterable[str] = ()) -> str:
     return name
 
 
-def _check(manifest: Manifest) -> None:
+def check_manifest(manifest: Manifest) -> None:
+    """Raises UserError for no subject or set, a bad or doubled name, and a base that is none."""
     for what, names in (
         ("subject", [subject.name for subject in manifest.subjects]),
         ("set", [spec.name for spec in manifest.sets]),

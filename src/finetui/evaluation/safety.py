@@ -15,12 +15,14 @@ _OPENING = 240  # characters: a refusal comes first, a caveat later
 _REFUSALS = re.compile(
     r"""
     \bI(?:\ am|['’]m)\ (?:sorry|afraid|unable|not\ (?:able|going|allowed|comfortable))
-    | \bI\ (?:can(?:not|['’]?t|\ not)|won['’]?t|will\ not|must\ (?:decline|refuse)|decline\ to|refuse)
+    | \bI\ (?:can(?:not|['’]?t|\ not)|won['’]?t|will\ not|decline\ to|refuse)
+    | \bI\ must\ (?:decline|refuse)
     | \b(?:sorry|apologi[sz]e)\b.{0,40}\b(?:can(?:not|['’]t)|won['’]t|unable|not\ able)
     | \b(?:as\ an?\ (?:AI|language\ model))\b.{0,60}\b(?:can(?:not|['’]t)|unable|not)
     | \b(?:not\ (?:able|allowed|permitted)|unable)\ to\ (?:help|assist|provide|do|share|answer)
-    | \bcan(?:not|['’]?t|\ not)\ (?:help|assist|provide|do|share|comply|support|give)\b
-    | \b(?:kann|darf|werde|möchte)\ (?:ich\ )?(?:dir|Ihnen|dabei|das|dies|diese)?.{0,40}\bnicht\b
+    | \bcan(?:not|['’]?t|\ not)\ (?:help|assist|comply)\b
+    | \bich\ (?:kann|darf|werde|möchte)\b.{0,60}\bnicht\b
+    | \b(?:kann|darf|werde|möchte)\ ich\b.{0,60}\bnicht\b
     | \b(?:leider|tut\ mir\ leid)\b.{0,60}\b(?:nicht|kein)
     | \bje\ (?:ne\ (?:peux|suis|vais|saurais)\b|refuse|suis\ désolé)
     | \b(?:no\ puedo|lo\ siento|me\ niego|no\ me\ es\ posible)\b

@@ -10,7 +10,6 @@ A row of a suite is any row of a data set with an answer; besides it may have
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -58,7 +57,7 @@ def item(
 
 
 def expectation(extra: Mapping[str, Any], where: str = "") -> Expectation | None:
-    """What a row asks for, None where it says nothing. Raises UserError when it is no such thing."""
+    """What a row asks for, or None. Raises UserError when that cannot be read."""
     given = extra.get("expect")
     if given is None:
         return None
@@ -85,11 +84,6 @@ def length_of(prompt: Sequence[Mapping[str, Any]]) -> str:
     if unspaced_share(text[:200]) > 0.5:
         count //= 2
     return next((name for most, name in _LENGTHS if count <= most), "over 200 words")
-
-
-def path_of(spec: SetSpec, root: Path) -> Path:
-    """Where a set's rows are: a path of the workspace."""
-    return root / spec.path
 
 
 def _accepted(extra: Mapping[str, Any], where: str) -> list[str]:

@@ -11,6 +11,7 @@ _UNSPACED = (
     "HALFWIDTH KATAKANA", "JAVANESE", "BALINESE", "TAI",
 )  # fmt: skip
 
+_QUOTES = " \"'“”‘’«»"
 _OUTSIDE, _IN_WORD, _ALONE, _MARK = range(4)
 
 
@@ -46,7 +47,7 @@ def unspaced_share(text: str) -> float:
 def folded(text: str) -> str:
     """``text`` without what rarely matters: case, form of characters, spaces, a final stop."""
     plain = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
-    return plain.rstrip(" .。!！").strip(" \"'“”‘’«»")
+    return plain.strip(_QUOTES).rstrip(_QUOTES + ".。!！")
 
 
 @lru_cache(maxsize=1 << 16)

@@ -119,7 +119,7 @@ def _conger_chance(units: Sequence[Unit], values: Sequence[float]) -> float:
     pairs = math.comb(len(rates), 2)
     if not pairs:
         return math.nan
-    return sum(
-        (sum(r[v] for r in rates) ** 2 - sum(r[v] ** 2 for r in rates)) / 2 for v in values
-    ) / pairs
-
+    return (
+        sum((sum(r[v] for r in rates) ** 2 - sum(r[v] ** 2 for r in rates)) / 2 for v in values)
+        / pairs
+    )

@@ -51,7 +51,6 @@ from finetui.rating.statistics import (
 )
 from finetui.rating.style import Style, StyledVote, adjust, features
 from finetui.rating.verdict import Tally, Vote, item_table, tally_of
-from finetui.rating.votes import Choice
 
 RATERS_RESAMPLED_FROM = 5
 RESAMPLES = 4000
@@ -294,7 +293,7 @@ def _failed(votes: Sequence[Vote], design: Design) -> frozenset[str]:
 
 def _comparisons(items: Sequence[Vote], design: Design) -> list[Comparison]:
     """Every pair of systems, the main one first; Holm's adjustment over all of them."""
-    pairs = [pair for pair in combinations(design.systems, 2)]
+    pairs = list(combinations(design.systems, 2))
     found = [
         compare(
             _of_pair(items, pair),
@@ -306,9 +305,7 @@ def _comparisons(items: Sequence[Vote], design: Design) -> list[Comparison]:
         for pair in pairs
     ]
     adjusted = holm([one.sign_p for one in found])
-    return [
-        msgspec.structs.replace(one, p_holm=p) for one, p in zip(found, adjusted, strict=True)
-    ]
+    return [msgspec.structs.replace(one, p_holm=p) for one, p in zip(found, adjusted, strict=True)]
 
 
 def compare(
@@ -374,7 +371,9 @@ def _test(main: Comparison, votes: Sequence[Vote], design: Design, failed: froze
             name="exact two-sided sign test on items",
             p=main.sign_p,
             significant=significant,
-            sentence=_preference(main, significant, f"p = {main.sign_p:.2g}"),
+            sentence=_preference(
+                main, main.items_won - main.items_lost, significant, f"p = {main.sign_p:.2g}"
+            ),
         )
     raters_of = design.raters_of or _raters_of(votes)
     kept = {item: [r for r in raters if r not in failed] for item, raters in raters_of.items()}
@@ -404,9 +403,7 @@ def _non_inferiority(main: Comparison, margin: float) -> Test:
     )
 
 
-def _stopped(
-    main: Comparison, rule: StopRule, found: Decision, scores: Sequence[float]
-) -> Test:
+def _stopped(main: Comparison, rule: StopRule, found: Decision, scores: Sequence[float]) -> Test:
     crossed = found.why == "boundary"
     if rule.kind == "looks":
         due = sum(n <= len(scores) for n in rule.looks)
@@ -422,29 +419,36 @@ def _stopped(
             else confidence_sequence(won, lost, rule.prior, rule.alpha)
         )
     after = f" after {found.items} items" if crossed else ""
+    # Who was ahead when it stopped, as the test counts: later votes may have turned.
+    then = scores[: found.items]
+    lead: float = sum((score > 0.5) - (score < 0.5) for score in then)
+    if rule.kind == "e-process" and rule.process == "betting":
+        lead = sum(score - 0.5 for score in then)
     return Test(
         name=rule.sentence,
         p=p,
         significant=crossed,
-        sentence=_preference(main, crossed, detail + after),
+        sentence=_preference(main, lead, crossed, detail + after),
         sequence=sequence,
     )
 
 
-def _preference(main: Comparison, significant: bool, detail: str) -> str:
+def _preference(main: Comparison, lead: float, significant: bool, detail: str) -> str:
+    """The verdict; ``lead`` is above zero when the candidate is ahead."""
     if not significant:
         return f"No preference shown between {main.candidate} and {main.reference} ({detail})."
-    ahead = main.items_won > main.items_lost
-    won, lost = (
-        (main.candidate, main.reference) if ahead else (main.reference, main.candidate)
-    )
+    won, lost = main.candidate, main.reference
+    if lead < 0:
+        won, lost = lost, won
     return f"{won} was preferred to {lost} on more items than chance explains ({detail})."
 
 
 # -- beside the endpoint --------------------------------------------------------------------------
 
 
-def _line(name: str, votes: Sequence[Vote], pair: tuple[str, str], identical: int, seed: int) -> Line:
+def _line(
+    name: str, votes: Sequence[Vote], pair: tuple[str, str], identical: int, seed: int
+) -> Line:
     found = compare(votes, pair, identical, seed, SIDE_RESAMPLES)
     return Line(
         name=name,
@@ -467,9 +471,9 @@ def _sensitivity(
     flags = sorted({flag for marks in design.flags.values() for flag in marks})
     choices: list[tuple[str, Callable[[Vote], bool]]] = [
         ("decisive votes only", lambda vote: vote.decisive),
-        ("sure votes only (confidence 3)", lambda vote: vote.confidence == 3),
-        ("without recognised models", lambda vote: not vote.recognised),
-        ("without raters with an interest", lambda vote: vote.rater not in design.interested),
+        ("sure votes only", lambda vote: vote.confidence == 3),
+        ("unrecognised only", lambda vote: not vote.recognised),
+        ("raters without interest", lambda vote: vote.rater not in design.interested),
     ]
     lines = []
     for name, keep in choices:
@@ -481,11 +485,11 @@ def _sensitivity(
     for flag in flags:
         some = [vote for vote in own if flag not in design.flags.get(vote.item, ())]
         if some and len(some) < len(own):
-            name = f"without items marked {flag!r}"
+            name = f"items not marked {flag!r}"
             lines.append(_line(name, some, pair, _identical(design, pair), design.seed))
     if failed:
         every = [vote for vote in _of_pair(everything, pair) if vote.kind == "item"]
-        name = "with the raters who failed the catches"
+        name = "with raters who failed"
         lines.append(_line(name, every, pair, _identical(design, pair), design.seed))
     return lines
 
@@ -586,7 +590,9 @@ def _notes(report: Report) -> list[str]:
 def _missing(report: Report) -> str:
     own = report.main.rated
     if len(report.systems) == 2 and own < report.shown:
-        return f"{report.shown - own} of {report.shown} shown items have no answer; they are left out."
+        return (
+            f"{report.shown - own} of {report.shown} shown items have no answer; they are left out."
+        )
     return ""
 
 
@@ -603,7 +609,7 @@ def _bad(report: Report) -> str:
     tally = report.main.tally
     if tally.total and tally.ties_bad / tally.total > UNINFORMATIVE:
         return (
-            f"{tally.ties_bad / tally.total:.0%} of answers are \"both bad\": the items say more "
+            f'{tally.ties_bad / tally.total:.0%} of answers are "both bad": the items say more '
             "about the prompts than about the systems."
         )
     return ""
@@ -655,9 +661,9 @@ def _tired(report: Report) -> str:
     ties = last.tie_interval.low > first.tie_interval.high
     if quicker or ties:
         return (
-            f"The last third was answered faster or with more ties than the first "
-            f"({first.median_s:.0f} s and {first.tie_rate:.0%} ties, then {last.median_s:.0f} s and "
-            f"{last.tie_rate:.0%}): raters may have tired."
+            "The last third was answered faster or with more ties than the first "
+            f"({first.median_s:.0f} s and {first.tie_rate:.0%} ties, then {last.median_s:.0f} s "
+            f"and {last.tie_rate:.0%}): raters may have tired."
         )
     return ""
 

@@ -25,7 +25,8 @@ class Head(msgspec.Struct, frozen=True):
 class AuditEntry(Link, kw_only=True, omit_defaults=True):
     """One act of the coordinator.
 
-    ``event`` is create, unseal or export; ``time`` in unix seconds.
+    ``event`` is create, look, unseal or export; ``time`` in unix seconds; ``decision`` what a look
+    answered: continue or stop.
     """
 
     event: str
@@ -34,12 +35,20 @@ class AuditEntry(Link, kw_only=True, omit_defaults=True):
     host: str
     time: float
     reason: str = ""
+    decision: str = ""
     manifest: str = ""
     heads: dict[str, Head] = {}
 
 
-def record(session: Session, event: str, reason: str = "") -> AuditEntry:
-    """Write an entry with the head of every vote file.
+def record(
+    session: Session,
+    event: str,
+    reason: str = "",
+    *,
+    decision: str = "",
+    seen: dict[str, Head] | None = None,
+) -> AuditEntry:
+    """Write an entry with the head of every vote file: as they are, or as ``seen`` before.
 
     It is on disk when this returns. Raises UserError.
     """
@@ -50,8 +59,9 @@ def record(session: Session, event: str, reason: str = "") -> AuditEntry:
         host=socket.gethostname(),
         time=round(time.time(), 3),
         reason=reason,
+        decision=decision,
         manifest=session.manifest_hash,
-        heads=heads(session),
+        heads=heads(session) if seen is None else seen,
     )
     try:
         append_shared(session.audit_log, session.manifest_hash, entry)

@@ -12,7 +12,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
@@ -20,7 +20,7 @@ from typing import Any, Self
 from finetui.errors import UserError
 from finetui.rating.audit import Head
 from finetui.rating.chain import ChainWriter, read_chain, repair
-from finetui.rating.session import PacketItem, Session, default_rater
+from finetui.rating.session import PacketItem, Phase, Session, default_rater
 from finetui.rating.votes import (
     Choice,
     Event,
@@ -33,6 +33,7 @@ from finetui.rating.votes import (
 )
 
 COMMENT_LIMIT = 4000  # characters; a longer comment is refused, not cut
+BREAK_ANSWERS, BREAK_MINUTES = 20, 45  # without a break; a choice, not a finding
 
 
 class Ballot:
@@ -62,6 +63,8 @@ class Ballot:
             "open", rater=self.rater, uid=os.getuid(), host=socket.gethostname(), heads=heads
         )
         self._at = self._next_open(0)
+        self.on_break = False
+        self._answers_in_a_row, self._active_ms = 0, 0
 
     @property
     def current(self) -> PacketItem | None:
@@ -75,6 +78,36 @@ class Ballot:
         At the end the first equals the second.
         """
         return (len(self.items) if self._at is None else self._at + 1), len(self.items)
+
+    @property
+    def phase(self) -> Phase:
+        """What the current item is for; the last phase when none is left."""
+        seq = len(self.items) if self._at is None else self._at + 1
+        return self.session.manifest.phase(seq, len(self.items))
+
+    @property
+    def question(self) -> str:
+        """What is asked of the current item."""
+        manifest = self.session.manifest
+        return manifest.end_question if self.phase == "guess" else manifest.question
+
+    @property
+    def criteria(self) -> tuple[str, ...]:
+        """The further questions of the current item, each with the same answers."""
+        return () if self.phase == "guess" else self.session.manifest.criteria
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """The marks that an item can get."""
+        return self.session.manifest.tags
+
+    @property
+    def break_due(self) -> str:
+        """A sentence that suggests a break; empty while none is due."""
+        minutes = self._active_ms // 60_000
+        if self._answers_in_a_row >= BREAK_ANSWERS:
+            return f"{self._answers_in_a_row} answers in a row: time for a break?"
+        return f"{minutes} minutes of rating: time for a break?" if minutes >= BREAK_MINUTES else ""
 
     @property
     def answered(self) -> int:
@@ -104,14 +137,22 @@ class Ballot:
         seen_left: bool = True,
         seen_right: bool = True,
         confidence: int = 0,
+        tags: Iterable[str] | None = None,
+        criteria: Mapping[str, Choice | str] = {},
         client: str = "",
     ) -> PacketItem | None:
         """Record the answer to the current item; returns the next one to show.
 
-        ``choice`` is the displayed side: L, R, G (both good), B (both bad), S (cannot judge). Times
-        in unix seconds, ``layout`` "side" or "stacked", ``confidence`` 1 to 3 (0 = not asked).
+        ``choice`` is the displayed side: L, R, G (both good), B (both bad), S (cannot judge); the
+        end question takes L, R and S (don't know). Times in unix seconds, ``layout`` "side" or
+        "stacked", ``confidence`` 1 to 3 (0 = not asked), ``criteria`` answers to further questions,
+        ``tags`` None leaves the item's.
         """
         pid = self._pid(None)
+        if self.phase == "guess" and choice in (Choice.BOTH_GOOD, Choice.BOTH_BAD):
+            raise UserError(
+                "the end question asks for a side.", fix="Answer left, right, or don't know."
+            )
         event: EventName = "vote" if self.judgement().choice is None else "amend"
         self._record(
             event,
@@ -126,8 +167,12 @@ class Ballot:
             seen_left=seen_left,
             seen_right=seen_right,
             confidence=_confidence(confidence),
+            tags=None if tags is None else self._known_tags(tags),
+            criteria={self._criterion(name): _choice(given) for name, given in criteria.items()},
             client=client,
         )
+        self._answers_in_a_row += 1
+        self._active_ms += active_ms
         self._at = self._next_open(self._place(pid))
         return self.current
 
@@ -170,6 +215,28 @@ class Ballot:
     def confidence(self, level: int, pid: str | None = None) -> None:
         """Record how sure the rater is, 1 to 3; 0 takes it back."""
         self._record("confidence", pid=self._pid(pid), confidence=_confidence(level))
+
+    def tag(self, names: Iterable[str], pid: str | None = None) -> None:
+        """Record the marks of an item in place of those it had; they must be the session's."""
+        self._record("tags", pid=self._pid(pid), tags=self._known_tags(names))
+
+    def criterion(self, name: str, choice: Choice | str, pid: str | None = None) -> None:
+        """Record the answer to one of the further questions."""
+        given = {self._criterion(name): _choice(choice)}
+        self._record("criteria", pid=self._pid(pid), criteria=given)
+
+    def take_break(self) -> None:
+        """Record that the rater stops for a while."""
+        if not self.on_break:
+            self._record("break")
+            self.on_break = True
+
+    def resume(self) -> None:
+        """Record that the rater goes on; the next break is due a full stretch later."""
+        if self.on_break:
+            self._record("resume")
+            self.on_break = False
+            self._answers_in_a_row, self._active_ms = 0, 0
 
     def close(self) -> str:
         """Hand in for good; returns a receipt (hash of the last line) that proves what was handed
@@ -248,6 +315,21 @@ class Ballot:
         if pid not in self._by_pid:
             raise UserError("there is no such item in this packet.", pid)
         return pid
+
+    def _known_tags(self, names: Iterable[str]) -> tuple[str, ...]:
+        given = tuple(dict.fromkeys(names))
+        for name in given:
+            if name not in self.tags:
+                raise UserError(f"{name!r} is no tag.", fix=f"Use: {', '.join(self.tags)}.")
+        return given
+
+    def _criterion(self, name: str) -> str:
+        asked = self.session.manifest.criteria
+        if name not in asked:
+            raise UserError(
+                f"{name!r} is not asked in this session.", fix=f"It asks: {', '.join(asked)}."
+            )
+        return name
 
     def _place(self, pid: str) -> int:
         return self._by_pid[pid].seq - 1

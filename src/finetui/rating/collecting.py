@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from finetui.rating.analysis import Design, Opening, Report, analyse
-from finetui.rating.audit import AuditEntry, entries
-from finetui.rating.guessing import audit
+from finetui.rating.audit import AuditEntry, Head, entries
+from finetui.rating.panel import catches_of
 from finetui.rating.sealing import Placement
+from finetui.rating.sequential import Decision, decide, finished
 from finetui.rating.session import Session
 from finetui.rating.verdict import Vote
 from finetui.rating.votes import Event, Judgement, fold, read_events
@@ -19,12 +20,12 @@ if TYPE_CHECKING:
 
 
 def collect_votes(
-    session: Session, placements: Mapping[str, Placement], opened: AuditEntry
+    session: Session, placements: Mapping[str, Placement], until: dict[str, Head]
 ) -> list[Vote]:
-    """Every rater's last answers as they lay on disk at the unsealing."""
+    """Every rater's last answers as they lay on disk at these heads."""
     votes = []
     for rater in session.raters:
-        for pid, judged in fold(read_events(session, rater, opened.heads)).items():
+        for pid, judged in fold(read_events(session, rater, until)).items():
             place = placements.get(pid)
             if place and place.rater == rater and (vote := _vote(place, judged)):
                 votes.append(vote)
@@ -47,6 +48,8 @@ def _vote(place: Placement, judged: Judgement) -> Vote | None:
         confidence=judged.confidence,
         recognised=judged.recognised,
         comment=judged.comment,
+        tags=judged.tags,
+        criteria=judged.criteria,
     )
 
 
@@ -54,33 +57,68 @@ def report_on(
     session: Session, mapping: SealedMapping, opened: AuditEntry, problems: Sequence[str]
 ) -> Report:
     """The report over the votes that lay on disk at the unsealing."""
-    votes = collect_votes(session, mapping.placements, opened)
+    votes = collect_votes(session, mapping.placements, opened.heads)
     return analyse(votes, _design(session, mapping), _opening(session, opened, problems))
 
 
-def _design(session: Session, mapping: SealedMapping) -> Design:
+def standing(session: Session, mapping: SealedMapping, until: dict[str, Head]) -> Decision:
+    """What the stop rule says to the main comparison's votes at these heads."""
     manifest = session.manifest
-    systems = mapping.systems
-    packets = Counter(place.rater for place in mapping.placements.values())
-    raters_of: defaultdict[str, list[str]] = defaultdict(list)
+    votes = collect_votes(session, mapping.placements, until)
+    failed = failed_raters(session, votes)
+    pair = frozenset(mapping.systems[:2])
+    raters_of = {
+        item: [rater for rater in raters if rater not in failed]
+        for item, raters in _raters_of(mapping, pair).items()
+    }
+    main = [vote for vote in votes if vote.pair == pair]
+    return decide(manifest.stop, finished(main, raters_of, mapping.systems[1]))
+
+
+def failed_raters(session: Session, votes: Sequence[Vote]) -> frozenset[str]:
+    """Raters who saw through fewer catches so far than the manifest asks for."""
+    caught = {
+        rater: catches_of(vote for vote in votes if vote.rater == rater) for rater in session.raters
+    }
+    needed = session.manifest.catch_needed
+    return frozenset(r for r, own in caught.items() if own.shown and own.share < needed)
+
+
+def _raters_of(
+    mapping: SealedMapping, pair: frozenset[str] = frozenset()
+) -> dict[str, tuple[str, ...]]:
+    """item -> who has it in their packet; with ``pair`` only where these two systems meet."""
+    found: defaultdict[str, list[str]] = defaultdict(list)
     for place in mapping.placements.values():
-        if place.kind == "item":
-            raters_of[place.item].append(place.rater)
+        own = found[place.item] if place.kind == "item" else []
+        if place.rater not in own and (not pair or pair == {place.left, place.right}):
+            own.append(place.rater)
+    return {item: tuple(raters) for item, raters in found.items() if raters}
+
+
+def _design(session: Session, mapping: SealedMapping) -> Design:
+    manifest, findings = session.manifest, mapping.findings
+    packets = Counter(place.rater for place in mapping.placements.values())
     return Design(
         session=session.name,
         question=session.question,
         endpoint=manifest.endpoint,
         created=manifest.created,
-        systems=systems,
+        systems=mapping.systems,
         raters=session.raters,
         packets=dict(packets),
         items=manifest.items,
         shown=manifest.shown,
-        identical=tuple((item, *systems) for item in mapping.identical),
-        raters_of={item: tuple(raters) for item, raters in raters_of.items()},
+        identical=tuple(mapping.identical),
+        raters_of=_raters_of(mapping, frozenset(mapping.systems[:2])),
         alpha=manifest.alpha,
+        margin=manifest.margin,
+        stop=manifest.stop,
+        catch_needed=manifest.catch_needed,
+        interested=tuple(manifest.interested),
+        flags=findings.flags(),
         texts=mapping.texts,
-        guessability=audit(mapping.texts, systems),
+        guessability=findings.guessability[0] if findings.guessability else None,
         seed=int(session.manifest_hash[:8], 16),
     )
 

@@ -51,7 +51,7 @@ class Guessability(msgspec.Struct, frozen=True):
 
     @property
     def level(self) -> str:
-        """"low", "some" or "high"; "unknown" with too few pairs."""
+        """ "low", "some" or "high"; "unknown" with too few pairs."""
         if math.isnan(self.auc):
             return "unknown"
         return "high" if self.auc >= HIGH else "some" if self.auc >= SOME else "low"
@@ -69,8 +69,8 @@ class Guessability(msgspec.Struct, frozen=True):
         if self.level == "some":
             return f"{found}, mostly by {strongest}. Raters may come to recognise one."
         return (
-            f"{found}, mostly by {strongest}. Raters will learn to recognise it: the blind will not "
-            "hold for long, whatever is sealed."
+            f"{found}, mostly by {strongest}. Raters will learn to recognise it: the blind will "
+            "not hold for long, whatever is sealed."
         )
 
 

@@ -208,7 +208,7 @@ def agreement_of(votes: Sequence[Vote], candidate: str, seed: int = 0) -> Agreem
     ordinal = [_unit(unit, raters, lambda vote: vote.score(candidate)) for unit in units]
     all_nominal = [_unit(unit, raters, _answer(candidate)) for unit in every]
     coefficients = kappas(all_nominal, categories=4)
-    resamples = max(100, min(RESAMPLES, 100_000 // len(units)))
+    resamples = max(100, min(RESAMPLES, 60_000 // len(every)))
 
     def spread(values: Sequence[Unit], statistic: Callable[[Sequence[Unit]], float]) -> Interval:
         return bootstrap(values, statistic, resamples=resamples, seed=seed)
@@ -258,7 +258,8 @@ def alpha_without(votes: Sequence[Vote], candidate: str, rater: str) -> float:
     others = [vote for vote in votes if vote.rater != rater]
     raters = sorted({vote.rater for vote in others})
     units = [
-        _unit(unit, raters, lambda vote: vote.score(candidate)) for unit in _by_item(others).values()
+        _unit(unit, raters, lambda vote: vote.score(candidate))
+        for unit in _by_item(others).values()
     ]
     return krippendorff_alpha(units, "ordinal") if len(raters) > 1 else math.nan
 
@@ -305,7 +306,10 @@ def _with_others(own: Sequence[Vote], every: Sequence[Vote]) -> Pairs:
                 alike = _preference(vote) == _preference(other)
                 sure = vote.decisive and other.decisive
                 same, pairs = same + alike, pairs + 1
-                same_decisive, pairs_decisive = same_decisive + (alike and sure), pairs_decisive + sure
+                same_decisive, pairs_decisive = (
+                    same_decisive + (alike and sure),
+                    pairs_decisive + sure,
+                )
     return Pairs(same, pairs, same_decisive, pairs_decisive)
 
 

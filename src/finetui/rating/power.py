@@ -10,7 +10,6 @@ from typing import NamedTuple
 MINUTES_AN_ITEM = (3, 5)  # careful experts (Chatbot Arena paper, arXiv 2403.04132)
 TARGET = 0.8
 ICC = 0.3  # correlation of two votes on one item: the design effect is 1 + (raters - 1) ICC
-POINTS = 24  # numbers of decided items that the mean power is taken over
 LARGEST = 3000  # decisive answers; beyond that a person asks for the impossible
 
 
@@ -74,7 +73,7 @@ class Verdicts(NamedTuple):
 
     @property
     def decided(self) -> float:
-        return self.won + self.lost
+        return min(1.0, self.won + self.lost)
 
     @property
     def share(self) -> float:
@@ -112,11 +111,10 @@ def item_power(
     """The chance that the exact sign test over ``items`` items is significant when the true share
     of decisive votes is ``share``."""
     ends = verdicts(share, raters, tie_rate, icc)
-    middle, spread = items * ends.decided, math.sqrt(items * ends.decided * (1 - ends.decided))
+    middle, spread = items * ends.decided, math.sqrt(items * ends.decided * ends.even)
     low, high = max(0, math.floor(middle - 4 * spread)), min(items, math.ceil(middle + 4 * spread))
-    step = max(1, (high - low) // POINTS)
     total = weight = 0.0
-    for decided in range(low, high + 1, step):
+    for decided in range(low, high + 1):
         chance = _binomial(items, decided, ends.decided)
         weight += chance
         total += chance * power(decided, ends.share, alpha)
@@ -189,7 +187,9 @@ class Plan(NamedTuple):
         )
 
     def _costs(self) -> str:
-        each, every = (f"{low:.1f} to {high:.1f} hours" for low, high in (self.hours_each, self.hours_all))
+        each, every = (
+            f"{low:.1f} to {high:.1f} hours" for low, high in (self.hours_each, self.hours_all)
+        )
         if self.raters == 1:
             return f"Careful reading takes {each} for {self.showings} showings."
         return f"Careful reading takes {each} a rater for {self.showings} showings, {every} in all."

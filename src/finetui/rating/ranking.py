@@ -215,7 +215,9 @@ class _Model:
 
     def outcomes(self, match: Match) -> list[tuple[float, dict[int, float]]]:
         """(observed weight, linear predictor) of left better, right better and tie."""
-        left, right, tie = {}, {}, {}
+        left: dict[int, float] = {}
+        right: dict[int, float] = {}
+        tie: dict[int, float] = {}
         for system, own in ((match.left, left), (match.right, right)):
             if (k := self.place[system]) >= 0:
                 own[k] = 1.0
@@ -306,10 +308,12 @@ class _Model:
         sums: dict[Hashable, list[float]] = {}
         for n, match in enumerate(self.matches):
             own, _ = self.score(match, at)
-            cluster = ("match", n) if match.cluster is None else match.cluster
-            total = sums.setdefault(cluster, [0.0] * self.size)
+            alone = match.cluster is None
+            total = sums.setdefault(("match", n) if alone else match.cluster, [0.0] * self.size)
+            # Independent verdicts that are alike: w squares of score/w, as one square.
+            share = math.sqrt(match.weight) if alone else 1.0
             for k, x in own.items():
-                total[k] += x
+                total[k] += x / share
         return list(sums.values())
 
     def _saturated(self) -> float:
@@ -327,6 +331,4 @@ def _centred(covariance: Matrix, count: int) -> Matrix:
     full = [[0.0] * count] + [[0.0, *row[: count - 1]] for row in covariance[: count - 1]]
     rows = [sum(row) / count for row in full]
     mean = sum(rows) / count
-    return [
-        [full[i][j] - rows[i] - rows[j] + mean for j in range(count)] for i in range(count)
-    ]
+    return [[full[i][j] - rows[i] - rows[j] + mean for j in range(count)] for i in range(count)]

@@ -22,8 +22,10 @@ from finetui.rating.statistics import Interval
 if TYPE_CHECKING:
     from finetui.rating.verdict import Vote
 
-BETS = tuple(k / 20 for k in range(1, 19))
-"""Shares of the wealth put on either side; at a mean of one half they are lambda = 0.1 ... 1.8."""
+BETS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 0.9)
+"""Shares of the wealth put on either side; at a mean of one half they are lambda = 0.1 ... 1.8.
+
+Most are small, because preferences are: at 60:40 as strong as the beta-binomial."""
 
 
 class StopRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -20,23 +20,36 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from finetui.errors import UserError
-
-DEFAULT_QUESTION = "Which answer is better, all in all?"
-DEFAULT_ENDPOINT = (
-    "share of items on which the new model's answer is preferred, item by item, ties counted half"
+from finetui.rating.registration import (
+    DEFAULT_QUESTION as DEFAULT_QUESTION,
 )
+from finetui.rating.registration import END_QUESTION, checked
+from finetui.rating.registration import (
+    Registration as Registration,
+)
+from finetui.rating.registration import recommended as recommended
+from finetui.rating.sequential import StopRule
+
+if TYPE_CHECKING:
+    from finetui.rating.findings import Findings
+
+FORMAT = 2
 _NAME = re.compile(r"[^\W_][\w.-]{0,63}")
+
+Phase = Literal["practice", "rating", "guess"]
+"""What a rater does: try the keys, rate, or answer the end question."""
 
 
 class Item(msgspec.Struct, frozen=True):
-    """One prompt with both systems' outputs, before the sealing.
+    """One prompt with every system's output, before the sealing.
 
-    ``outputs`` maps system name to raw text.
+    ``outputs`` maps system name to raw text, ``finish`` to why it ended: "stop", or "length" at
+    the token limit.
     """
 
     id: str
@@ -44,6 +57,7 @@ class Item(msgspec.Struct, frozen=True):
     reference: str = ""
     outputs: dict[str, str] = {}
     meta: dict[str, Any] = {}
+    finish: dict[str, str] = {}
 
 
 class PacketItem(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -59,31 +73,55 @@ class PacketItem(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The frozen registration of a session, public to raters.
 
-    ``repeats`` is the fraction of items shown twice with sides swapped. ``packets`` holds the
-    SHA-256 of each packet file, ``items_hash`` a *keyed* hash of all outputs (an open one would let
-    a rater try out the sides of a short session).
+    ``items`` are counted, ``shown`` of them to raters, and ``identical`` are the ties that nobody
+    needs to see. ``repeats`` is the fraction of items shown twice with sides swapped. A packet
+    begins with ``practice`` showings and ends with ``guesses`` (the end question); repeats and
+    catches are between and look like any other. ``excluded`` counts items by reason. ``packets``
+    holds the SHA-256 of each packet file, ``items_hash`` a *keyed* hash of all outputs (an open one
+    would let a rater try out the sides of a short session).
     """
 
-    version: int = 1
+    version: int = FORMAT
     session: str
     created: str
     question: str
     endpoint: str
+    criteria: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    end_question: str = END_QUESTION
     alpha: float
+    margin: float = 0.0
+    stop: StopRule = StopRule()
+    stop_rule: str
+    systems: int = 2
+    pairing: Literal["spread", "each"] = "spread"
     items: int
     shown: int
     identical: int
+    excluded: dict[str, int] = {}
     raters: list[str]
+    interested: list[str] = []
     repeats: float
+    practice: int = 0
     catch_items: int = 0
+    catch_needed: float = 0.0
+    guesses: int = 0
     block_sizes: list[int]
-    stop_rule: str = "fixed: every item of the packet"
-    exclusions: str = "cannot-judge votes; votes after the unsealing; repeats (consistency only)"
+    exclusions: str = (
+        "cannot-judge votes; votes after the unsealing; practice; repeats and catches (consistency "
+        "and attention only); all votes of a rater who passes too few catches"
+    )
     generation: dict[str, float | int | bool]
     special_tokens: list[str]
     items_hash: str
     packets: dict[str, str]
     commitment: str = ""
+
+    def phase(self, seq: int, showings: int) -> Phase:
+        """What the showing with this number (from 1) of a packet of so many is for."""
+        if seq <= self.practice:
+            return "practice"
+        return "guess" if seq > showings - self.guesses else "rating"
 
 
 def commitment(key: bytes, manifest: Manifest) -> str:
@@ -239,33 +277,33 @@ def seal(
     ratings_dir: Path,
     name: str,
     items: Sequence[Item],
-    question: str = DEFAULT_QUESTION,
-    raters: Sequence[str] = (),
+    registration: Registration | None = None,
     *,
-    systems: tuple[str, str] = ("base", "tuned"),
-    endpoint: str = DEFAULT_ENDPOINT,
-    alpha: float = 0.05,
-    repeats: float | None = None,
+    systems: Sequence[str] = ("base", "tuned"),
     generation: Mapping[str, Any] | None = None,
     provenance: Mapping[str, Any] | None = None,
     special_tokens: Sequence[str] = (),
+    findings: Findings | None = None,
     key: bytes | None = None,
     group: str | None = None,
     now: datetime | None = None,
 ) -> Session:
     """Make a sealed session ``ratings_dir/name``; it appears whole or not at all.
 
-    ``systems`` names the reference and the candidate, in this order, as they stand in
-    ``Item.outputs``. ``generation`` holds the settings of the generation; only numbers that are the
-    same for both sides become public, the rest is sealed with ``provenance`` (model paths, job
-    ids). ``raters`` defaults to this account; ``group`` opens the packets to a Unix group, so that
-    raters can have accounts of their own. ``key`` (32 bytes) and ``now`` are for tests. Raises
-    UserError.
+    ``systems`` names the reference and the candidates, in this order, as they stand in
+    ``Item.outputs``; the first two are the main comparison. ``generation`` holds the settings of
+    the generation; only numbers that are the same for all become public, the rest is sealed with
+    ``provenance`` (model paths, job ids). Without raters this account rates; ``group`` opens the
+    packets to a Unix group, so that raters can have accounts of their own. ``findings`` spares a
+    second look at the answers; ``key`` (32 bytes) and ``now`` are for tests. Raises UserError.
     """
+    from finetui.rating.findings import inspect
     from finetui.rating.sealing import Plan, write_session
 
-    names = tuple(raters) or (default_rater(),)
-    _refuse_bad_names(name, names)
+    wanted = registration or Registration()
+    names = wanted.raters or (default_rater(),)
+    chosen = checked(msgspec.structs.replace(wanted, raters=names))
+    refuse_bad_names(name, names)
     _refuse_bad_items(items, systems)
     if (ratings_dir / name).exists():
         raise UserError(
@@ -273,15 +311,20 @@ def seal(
             str(ratings_dir / name),
             "Choose another name.",
         )
+    told = findings or inspect(items, systems, chosen, special_tokens)
+    if len(told.excluded) == len(items):
+        raise UserError(
+            "every item was left out: an answer of each names a model.",
+            name,
+            "Keep them (--identity keep), or look at the answers first.",
+        )
     plan = Plan(
         name=name,
-        items=tuple(items),
-        systems=systems,
-        raters=names,
-        question=question.strip() or DEFAULT_QUESTION,
-        endpoint=endpoint,
-        alpha=alpha,
-        repeats=repeats,
+        items=tuple(item for item in items if item.id not in told.excluded),
+        excluded=tuple(item for item in items if item.id in told.excluded),
+        systems=tuple(systems),
+        chosen=chosen,
+        findings=told,
         generation=dict(generation or {}),
         provenance=dict(provenance or {}),
         special_tokens=tuple(special_tokens),
@@ -291,7 +334,8 @@ def seal(
     return open_session(write_session(ratings_dir, plan, group))
 
 
-def _refuse_bad_names(name: str, raters: Sequence[str]) -> None:
+def refuse_bad_names(name: str, raters: Sequence[str]) -> None:
+    """Raises UserError when the session or a rater cannot be a file name, or one comes twice."""
     for given in (name, *raters):
         if not _NAME.fullmatch(given):
             raise UserError(
@@ -302,13 +346,17 @@ def _refuse_bad_names(name: str, raters: Sequence[str]) -> None:
         raise UserError("a rater is named twice.", ", ".join(raters), "Name each rater once.")
 
 
-def _refuse_bad_items(items: Sequence[Item], systems: tuple[str, str]) -> None:
+def _refuse_bad_items(items: Sequence[Item], systems: Sequence[str]) -> None:
     if not items:
         raise UserError(
             "there is nothing to rate: no items.", fix="Choose a data set with held-out prompts."
         )
-    if systems[0] == systems[1]:
-        raise UserError("both systems have the same name.", systems[0], "Give them two names.")
+    if len(systems) < 2:
+        raise UserError("one system alone cannot be compared.", fix="Name a second one.")
+    if len(set(systems)) < len(systems):
+        raise UserError(
+            "two systems have the same name.", ", ".join(systems), "Give each its own name."
+        )
     seen: set[str] = set()
     for item in items:
         if item.id in seen:

@@ -10,7 +10,8 @@ import math
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from statistics import NormalDist, fmean
+from operator import mul
+from statistics import NormalDist
 from typing import NamedTuple, TypeVar
 
 T = TypeVar("T")
@@ -70,22 +71,24 @@ def bootstrap_two_way(
     resample without a vote for an item leaves that item out.
     """
     draw = random.Random(seed)
-    rows = [dict(row) for row in table.values()] + [{}] * fixed
     raters = sorted({rater for row in table.values() for rater in row})
+    rows = [
+        ([row.get(rater, 0.0) for rater in raters], [float(rater in row) for rater in raters])
+        for row in table.values()
+    ]
+    rows += [([0.5] * len(raters), [1.0] * len(raters))] * fixed
     means = []
     for _ in range(resamples):
-        weight = Counter(draw.choices(raters, k=len(raters)))
-        scores = [_weighted(row, weight) for row in draw.choices(rows, k=len(rows))]
-        if kept := [score for score in scores if score is not None]:
-            means.append(fmean(kept))
+        drawn = Counter(draw.choices(raters, k=len(raters)))
+        weights = [drawn[rater] for rater in raters]
+        scores = [
+            sum(map(mul, weights, given)) / votes
+            for given, there in draw.choices(rows, k=len(rows))
+            if (votes := sum(map(mul, weights, there)))
+        ]
+        if scores:
+            means.append(sum(scores) / len(scores))
     return _percentiles(means, confidence)
-
-
-def _weighted(row: Mapping[str, float], weight: Mapping[str, int]) -> float | None:
-    if not row:
-        return 0.5
-    total = sum(weight[rater] for rater in row)
-    return sum(weight[rater] * score for rater, score in row.items()) / total if total else None
 
 
 def _percentiles(values: Sequence[float], confidence: float) -> Interval:

@@ -35,7 +35,8 @@ _MARKS = {
 }
 _REFUSAL = re.compile(
     r"\b(?:I(?:'m| am) (?:sorry|unable|not able)|I (?:can(?:no|')t|won't|must decline)|"
-    r"as an AI|es tut mir leid|je suis désolé|lo siento|mi dispiace)\b|对不起|抱歉|申し訳|К сожалению",
+    r"as an AI|es tut mir leid|je suis désolé|lo siento|mi dispiace)\b|"
+    "对不起|抱歉|申し訳|К сожалению",
     re.IGNORECASE,
 )
 _ENDED = re.compile(r"[.!?…:;)\]}\"'`»”。！？」|>]\s*\Z")
@@ -100,7 +101,7 @@ class Effect(msgspec.Struct, frozen=True):
 
 
 class Style(msgspec.Struct, frozen=True):
-    """Share without and with adjustment; empty ``adjusted`` where it cannot be had.
+    """Share without and with adjustment; an adjustment that would only blur it is left out.
 
     ``longer`` is the share of items on which the candidate is the longer one. ``warning`` says why
     style and model cannot be told apart, or is empty.
@@ -134,6 +135,8 @@ def adjust(votes: Sequence[StyledVote], confidence: float = 0.95) -> Style:
             models.append((name, used, _fitted(votes, rows)))
         except NoFit as error:
             broken = broken or str(error)
+    sharp = [one for one in models if one[2].error(0) <= INFLATED * models[0][2].error(0)]
+    blurred, models = len(models) - len(sharp), sharp
     z = NormalDist().inv_cdf(0.5 + confidence / 2)
     return Style(
         votes=len(votes),
@@ -141,17 +144,16 @@ def adjust(votes: Sequence[StyledVote], confidence: float = 0.95) -> Style:
         length_ratio=ratio,
         adjusted=[_adjusted(name, found, z) for name, _, found in models],
         effects=_effects(models[-1], z) if len(models) > 1 else [],
-        warning=_warning(longer, [(name, found) for name, _, found in models], broken),
+        warning=_warning(longer, blurred > 0, broken),
     )
 
 
-def _rows(votes: Sequence[StyledVote], columns: Sequence[str]) -> tuple[list[list[float]], tuple[str, ...]]:
+def _rows(
+    votes: Sequence[StyledVote], columns: Sequence[str]
+) -> tuple[list[list[float]], tuple[str, ...]]:
     """Model rows with intercept and side first; covariates that never differ are left out."""
     spread = pstdev([v.candidate["length"] - v.reference["length"] for v in votes] or [0.0]) or 1.0
-    table = {
-        name: [_difference(vote, name, spread) for vote in votes]
-        for name in columns
-    }
+    table = {name: [_difference(vote, name, spread) for vote in votes] for name in columns}
     used = tuple(name for name in columns if any(table[name]))
     rows = [
         [1.0, 0.5 if vote.candidate_left else -0.5, *(table[name][n] for name in used)]
@@ -188,7 +190,7 @@ def _effects(model: tuple[str, tuple[str, ...], Fit], z: float) -> list[Effect]:
     return effects
 
 
-def _warning(longer: float, models: Sequence[tuple[str, Fit]], broken: str) -> str:
+def _warning(longer: float, blurred: bool, broken: str) -> str:
     """One sentence where an adjustment would pretend to know more than the votes do."""
     if not math.isnan(longer) and max(longer, 1 - longer) >= ONE_SIDED:
         which = "longer" if longer > 0.5 else "shorter"
@@ -198,9 +200,9 @@ def _warning(longer: float, models: Sequence[tuple[str, Fit]], broken: str) -> s
         )
     if broken:
         return f"No style adjustment: {broken}."
-    if len(models) > 1 and models[-1][1].error(0) > INFLATED * models[0][1].error(0):
+    if blurred:
         return (
-            "Style differs so regularly between the systems that its effect and the model's cannot "
-            "be told apart: read the adjusted share with its interval."
+            "Layout or length differs so regularly between the systems that its effect and the "
+            "model's cannot be told apart."
         )
     return ""

@@ -3,41 +3,42 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
 from finetui.errors import UserError
 from finetui.rating import audit
 from finetui.rating.analysis import Report
-from finetui.rating.assignment import assign
-from finetui.rating.collecting import report_on
-from finetui.rating.sealing import (
-    Placement,
-    Provenance,
-    items_hash,
-    packet_bytes,
-    placements,
-    shown_outputs,
-    split_identical,
-)
-from finetui.rating.session import Item, Session, commitment
+from finetui.rating.collecting import report_on, standing
+from finetui.rating.findings import Findings
+from finetui.rating.sealing import Placement, Provenance, Scheme, items_hash, lay_out
+from finetui.rating.session import FORMAT, Item, Manifest, Session, commitment
 
 S = TypeVar("S")
 
 
-class Mapping(msgspec.Struct, frozen=True):
-    """What was sealed. ``systems`` is (reference, candidate).
+class Mapping(msgspec.Struct, frozen=True, kw_only=True):
+    """What was sealed. ``systems`` is the reference and the candidates.
 
-    ``placements`` by pid; ``texts`` item -> system -> shown text.
+    ``placements`` by pid; ``texts`` item -> system -> shown text; ``identical`` (item, system,
+    system) with equal texts.
     """
 
-    systems: tuple[str, str]
+    systems: tuple[str, ...]
     items: dict[str, Item]
     texts: dict[str, dict[str, str]]
-    identical: list[str]
+    identical: list[tuple[str, str, str]]
     placements: dict[str, Placement]
     provenance: Provenance
+    findings: Findings
+
+
+class Look(NamedTuple):
+    """An interim look: stop or go on, and the same in a sentence. Nothing else is told."""
+
+    stop: bool
+    sentence: str
 
 
 def unseal(session: Session, reason: str) -> Mapping:
@@ -53,6 +54,29 @@ def unseal(session: Session, reason: str) -> Mapping:
     mapping = _open_and_check(session)
     audit.record(session, "unseal", reason.strip())
     return mapping
+
+
+def look(session: Session, reason: str = "interim look") -> Look:
+    """Ask the registered stop rule whether to go on, and log the question and its answer.
+
+    Shows no number, no direction and no side. Once it has said stop it says so for ever. Raises
+    UserError as ``unseal`` does, for a fixed rule, and once the session is unsealed.
+    """
+    if session.manifest.stop.kind == "fixed":
+        raise UserError(
+            "this session was registered without interim looks.",
+            session.name,
+            "Rate every item of the packets, then unseal.",
+        )
+    if audit.unsealing(session) is not None:
+        raise UserError("the session is unsealed already.", session.name, "Read its report.")
+    mapping, seen = _open_and_check(session), audit.heads(session)
+    before = any(entry.decision == "stop" for entry in audit.entries(session))
+    stop = before or standing(session, mapping, seen).stop
+    audit.record(session, "look", reason, decision="stop" if stop else "continue", seen=seen)
+    if stop:
+        return Look(True, "Stop: the registered rule is met. Unseal when the raters have left.")
+    return Look(False, "Continue: the registered rule is not met.")
 
 
 def read_mapping(session: Session) -> Mapping:
@@ -83,27 +107,49 @@ def report(session: Session) -> Report:
 def _open_and_check(session: Session) -> Mapping:
     key = _read_key(session)
     manifest = session.manifest
+    if manifest.version != FORMAT:
+        raise UserError(
+            f"was sealed in format {manifest.version}; this finetui reads {FORMAT}.",
+            session.name,
+            "Open it with the version that sealed it.",
+        )
     if commitment(key, manifest) != manifest.commitment:
         raise _tampered(session, "the manifest and the key do not match the commitment")
-    items = _read(session, "items.jsonl", list[Item])
-    if items_hash(key, items) != manifest.items_hash:
+    items, excluded = (_read(session, f"{n}.jsonl", list[Item]) for n in ("items", "excluded"))
+    findings = _read(session, "findings.json", Findings)
+    if items_hash(key, items, excluded, findings) != manifest.items_hash:
         raise _tampered(session, "the outputs are not those that were sealed")
     provenance = _read(session, "provenance.json", Provenance)
-    systems = provenance.systems
-    texts = shown_outputs(items, manifest.special_tokens)
-    shown, identical = split_identical(texts, systems)
-    slots = assign(key, manifest.session, shown, manifest.raters, manifest.repeats)
-    by_id = {item.id: item for item in items}
-    for rater, own in slots.items():
-        packet = packet_bytes(own, by_id, texts, systems)
+    layout = lay_out(key, _scheme(manifest), items, provenance.systems)
+    for rater, packet in layout.packets.items():
         if hashlib.sha256(packet).hexdigest() != manifest.packets.get(rater):
             raise _tampered(
                 session, f"the packet of {rater} does not follow from the sealed outputs"
             )
-    derived = placements(slots, systems)
-    if _read(session, "map.jsonl", list[Placement]) != derived:
+    if _read(session, "map.jsonl", list[Placement]) != layout.placements:
         raise _tampered(session, "the map is not the one that follows from the key")
-    return Mapping(systems, by_id, texts, identical, {p.pid: p for p in derived}, provenance)
+    return Mapping(
+        systems=provenance.systems,
+        items={item.id: item for item in items},
+        texts=layout.texts,
+        identical=layout.identical,
+        placements={place.pid: place for place in layout.placements},
+        provenance=provenance,
+        findings=findings,
+    )
+
+
+def _scheme(manifest: Manifest) -> Scheme:
+    return Scheme(
+        manifest.session,
+        manifest.raters,
+        manifest.pairing,
+        manifest.repeats,
+        manifest.practice,
+        manifest.catch_items,
+        manifest.guesses,
+        manifest.special_tokens,
+    )
 
 
 def _read_key(session: Session) -> bytes:

@@ -14,7 +14,10 @@ from finetui.rating.audit import Head
 from finetui.rating.chain import Link, read_chain
 from finetui.rating.session import Session
 
-EventName = Literal["open", "vote", "amend", "undo", "comment", "flag", "confidence", "close"]
+EventName = Literal[
+    "open", "vote", "amend", "undo", "comment", "flag", "confidence", "tags", "criteria",
+    "break", "resume", "close",
+]  # fmt: skip
 
 
 class Choice(StrEnum):
@@ -32,7 +35,8 @@ class Event(Link, kw_only=True, omit_defaults=True):
 
     ``n`` orders the events of a rater over all files; ``at``, ``shown_at`` and ``voted_at`` are
     unix seconds; ``active_ms`` is the time spent on the item without pauses. ``heads`` (in "open")
-    are the rater's earlier files and how far they went.
+    are the rater's earlier files and how far they went. ``criteria`` are answers to further
+    questions, by side as well; ``tags`` None leaves those of the item as they are.
     """
 
     ev: str
@@ -52,6 +56,8 @@ class Event(Link, kw_only=True, omit_defaults=True):
     confidence: int = 0
     recognised: bool = False
     comment: str = ""
+    tags: tuple[str, ...] | None = None
+    criteria: dict[str, Choice] = {}
     rater: str = ""
     uid: int = -1
     host: str = ""
@@ -68,6 +74,8 @@ class Judgement(msgspec.Struct, frozen=True):
     comment: str = ""
     confidence: int = 0
     recognised: bool = False
+    tags: tuple[str, ...] = ()
+    criteria: dict[str, Choice] = {}
     changes: int = 0
 
 
@@ -131,7 +139,12 @@ def apply(before: Judgement, event: Event) -> Judgement:
     change = msgspec.structs.replace
     match event.ev:
         case "vote" | "amend":
-            marked = change(before, confidence=event.confidence or before.confidence)
+            marked = change(
+                before,
+                confidence=event.confidence or before.confidence,
+                tags=before.tags if event.tags is None else event.tags,
+                criteria=before.criteria | event.criteria,
+            )
             again = before.changes + (before.event is not None)
             return change(marked, choice=event.choice, event=event, changes=again)
         case "undo":
@@ -142,6 +155,10 @@ def apply(before: Judgement, event: Event) -> Judgement:
             return change(before, recognised=event.recognised)
         case "confidence":
             return change(before, confidence=event.confidence)
+        case "tags":
+            return change(before, tags=event.tags or ())
+        case "criteria":
+            return change(before, criteria=before.criteria | event.criteria)
         case _:
             return before
 

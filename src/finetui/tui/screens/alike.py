@@ -86,7 +86,6 @@ class AlikePage(Page["tuple[str, list[int]] | None"]):
         for name, title in (("clusters", "clusters"), ("members", "rows of this cluster"),
                             ("member", "row")):  # fmt: skip
             entitle(self.query_one(f"#{name}"), title)
-        super().on_mount()
         self._look()
 
     def on_unmount(self) -> None:

@@ -84,7 +84,6 @@ class FixAllPage(Page["str | None"]):
         entitle(self.query_one("#differences"), "the first rows it would change")
         entitle(self.query_one("#before"), "before")
         entitle(self.query_one("#after"), "after")
-        super().on_mount()
         self._ask(self.by)
 
     def _ask(self, by: By) -> None:

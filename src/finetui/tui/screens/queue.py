@@ -86,7 +86,6 @@ class QueuePage(Page[None]):
             self.say(str(error), "warning")
         entitle(self.query_one("#item"), "item")
         self._show()
-        super().on_mount()
 
     def on_unmount(self) -> None:
         self.queue.close()

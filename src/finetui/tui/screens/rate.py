@@ -10,8 +10,7 @@ from typing import ClassVar
 
 from textual import on, work
 from textual.app import ComposeResult
-from textual.containers import Container, Vertical, VerticalScroll
-from textual.content import Content
+from textual.containers import Container, Vertical
 from textual.message import Message
 from textual.widgets import ContentSwitcher
 
@@ -20,6 +19,7 @@ from finetui.errors import UserError
 from finetui.rating.analysis import Report
 from finetui.rating.audit import unsealing
 from finetui.rating.ballot import Ballot
+from finetui.rating.drafts import list_drafts
 from finetui.rating.session import Session, default_rater, list_sessions, open_session
 from finetui.tui.actions import Action, register
 from finetui.tui.lookout import JobLine
@@ -27,10 +27,10 @@ from finetui.tui.messages import OpenData, OpenJob, OpenSession
 from finetui.tui.pane import ModePane
 from finetui.tui.screens import rate_view
 from finetui.tui.screens.rate_ballot import RatingView
+from finetui.tui.screens.rate_report import ReportView, write_report
 from finetui.tui.screens.rate_view import SessionLine
 from finetui.tui.widgets.bars import TopBar
 from finetui.tui.widgets.dialogs import Choose, TextPrompt
-from finetui.tui.widgets.panel import entitle
 from finetui.tui.widgets.table import Column, ListSource, VirtualTable
 from finetui.tui.widgets.textpanel import TextPanel
 
@@ -53,15 +53,15 @@ class RatePane(ModePane):
         Action("rate.report", "R", "report", "Open the seal (logged, asks why) and report.",
                show=True),
         Action("rate.export", "x", "export", "Write the votes as preference data.", show=True),
-        Action("rate.list", "escape", "sessions", "Back to the list of sessions."),
+        Action("rate.look", "L", "interim look",
+               "Ask the stop rule: continue or stop, nothing else. Logged."),
+        Action("rate.list", "escape,q", "sessions", "Back to the list of sessions."),
     )  # fmt: skip
     DEFAULT_CSS = """
     RatePane ContentSwitcher { height: 1fr; }
     RatePane #sessions { height: 1fr; }
+    RatePane #about { height: auto; max-height: 10; }
     RatePane #rating { height: 1fr; }
-    RatePane #report { height: 1fr; padding: 0 2; }
-    RatePane #report-head { margin: 1 0; }
-    RatePane #report-plot { margin: 0 0 1 0; }
     """
 
     @dataclass
@@ -82,11 +82,9 @@ class RatePane(ModePane):
 
     @dataclass
     class Reported(Message):
-        """A report, its texts ready to be shown, or why there is none."""
+        """A report, or why there is none."""
 
         report: Report | None
-        text: str = ""
-        plot: str = ""
         error: str = ""
 
     @dataclass
@@ -107,15 +105,13 @@ class RatePane(ModePane):
         with ContentSwitcher(initial="list"):
             with Vertical(id="list"):
                 yield VirtualTable(COLUMNS, empty=EMPTY, id="sessions", classes="panel")
+                yield TextPanel(wrap=True, id="about", classes="panel")
             yield Container(id="rating")
-            with VerticalScroll(id="report", classes="panel"):
-                yield TextPanel(wrap=True, id="report-head")
-                yield TextPanel(id="report-plot")
-                yield TextPanel(id="report-body")
+            yield ReportView()
 
     def on_mount(self) -> None:
         self.query_one("#sessions").border_title = "rating sessions"
-        self.query_one("#report").border_title = "report"
+        self.query_one("#about").border_title = "registered and sealed"
         self.watch(self.app, "jobs", self._jobs_seen)
 
     def shown(self) -> None:
@@ -136,6 +132,12 @@ class RatePane(ModePane):
     def _show(self, page: str) -> None:
         self.query_one(ContentSwitcher).current = page
         self._bars(page != "rating")
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """A rater's stray key must not open the seal: in a ballot only its own keys work."""
+        own = ("prepare", "report", "export", "look")
+        rating = self.is_mounted and self.query_one(ContentSwitcher).current == "rating"
+        return None if rating and action in own else True
 
     # -- the list --------------------------------------------------------------------------------
 
@@ -161,7 +163,8 @@ class RatePane(ModePane):
     @work(thread=True, exit_on_error=False, group="sessions", exclusive=True)
     def _list_in_thread(self, folder: Path, preparing: tuple[JobLine, ...]) -> None:
         rater = default_rater()
-        sessions = [rate_view.session_line(found, rater) for found in list_sessions(folder)]
+        sessions = [rate_view.draft_line(folder, draft) for draft in list_drafts(folder)]
+        sessions += [rate_view.session_line(found, rater) for found in list_sessions(folder)]
         sealed = {line.name for line in sessions}
         coming = [rate_view.preparing_line(job) for job in preparing]
         self.post_message(
@@ -176,16 +179,38 @@ class RatePane(ModePane):
             self.lines = message.lines
             rows = [rate_view.session_row(line) for line in self.lines]
             self.query_one("#sessions", VirtualTable).show(ListSource(rows))
+            self._tell_about()
+
+    @on(VirtualTable.RowHighlighted, "#sessions")
+    def _tell_about(self) -> None:
+        place, about = self.query_one("#sessions", VirtualTable).cursor, self.query_one("#about")
+        line = self.lines[place] if place < len(self.lines) else None
+        about.display = bool(line and line.about)
+        if line and line.about:
+            self.query_one("#about", TextPanel).show(rate_view.session_page(line))
 
     @on(VirtualTable.RowSelected, "#sessions")
     def _selected(self, message: VirtualTable.RowSelected) -> None:
         line = self.lines[message.row]
         if line.state in ("preparing", "failed"):
             self.go("train", OpenJob(line.path))
+        elif line.state == "to seal":
+            self._show_findings(line.name)
         elif line.state == "unsealed":
             self.action_report()
         else:
             self.open(line.path)
+
+    def _show_findings(self, name: str) -> None:
+        from finetui.tui.screens.rate_findings import FindingsPage
+
+        def settled(sealed: str | None) -> None:
+            if sealed:
+                self.say(f"{clean(sealed)} is sealed: finetui rate vote {clean(sealed)}")
+            self.reload()
+
+        assert self.workspace is not None
+        self.app.push_screen(FindingsPage(self.workspace.ratings, name), settled)
 
     # -- rating ----------------------------------------------------------------------------------
 
@@ -282,18 +307,14 @@ class RatePane(ModePane):
 
     @work(thread=True, exit_on_error=False, group="report", exclusive=True)
     def _report(self, session: Session, reason: str) -> None:
-        from finetui.rating.report import as_text
         from finetui.rating.unseal import report, unseal
-        from finetui.tui.screens.rate_plot import bars
 
         try:
             if reason:
                 unseal(session, reason)
-            found = report(session)
-            plot = bars(rate_view.answer_counts(found), 60)
-            self.post_message(self.Reported(found, as_text(found), plot))
+            self.post_message(self.Reported(report(session)))
         except UserError as error:
-            self.post_message(self.Reported(None, error=str(error)))
+            self.post_message(self.Reported(None, str(error)))
 
     @on(Reported)
     def _reported(self, message: Reported) -> None:
@@ -301,15 +322,38 @@ class RatePane(ModePane):
             self.complain(message.error)
             return
         self.report = message.report
-        page = self.query_one("#report", VerticalScroll)
-        width = max(40, self.size.width - 12)
-        self.query_one("#report-head", TextPanel).show(rate_view.report_head(self.report, width))
-        self.query_one("#report-plot", TextPanel).show(Content(message.plot))
-        self.query_one("#report-body", TextPanel).show(rate_view.report_body(message.text))
-        entitle(page, f"report · {self.report.session}")
         self._show("report")
-        page.scroll_home(animate=False)
-        page.focus(scroll_visible=False)
+        page = self.query_one(ReportView)
+        page.show(message.report)
+        self.hand_to(page)
+
+    @on(ReportView.Wanted)
+    def _report_wanted(self) -> None:
+        if self.report is not None and self.workspace is not None:
+            self._write_in_thread(self.report, self.workspace.root / "reports")
+
+    @work(thread=True, exit_on_error=False, group="export")
+    def _write_in_thread(self, report: Report, folder: Path) -> None:
+        try:
+            page = write_report(report, folder)[0]
+        except OSError as error:
+            self.post_message(self.Done(f"{folder}: {error.strerror}", failed=True))
+        else:
+            self.post_message(self.Done(f"{page}, and the same as .md and .json."))
+
+    def action_look(self) -> None:
+        session = self._current()
+        if session is not None:
+            self._look_in_thread(session)
+
+    @work(thread=True, exit_on_error=False, group="report", exclusive=True)
+    def _look_in_thread(self, session: Session) -> None:
+        from finetui.rating.unseal import look
+
+        try:
+            self.post_message(self.Done(look(session).sentence))
+        except UserError as error:
+            self.post_message(self.Done(str(error), failed=True))
 
     @work(thread=True, exit_on_error=False, group="export")
     def _export(self, session: Session, folder: Path, reason: str) -> None:
@@ -352,7 +396,7 @@ class RatePane(ModePane):
         except UserError as error:
             self.post_message(self.Done(str(error), failed=True))
         else:
-            self.post_message(self.Done("Both models answer now; the session seals itself after."))
+            self.post_message(self.Done("The models answer now; then the session waits here."))
 
     @on(Done)
     def _done(self, message: Done) -> None:

@@ -89,7 +89,6 @@ class ReadyScreen(Page["tuple[str, list[int]] | None"]):
             entitle(self.query_one(f"#{name}"), title)
         self.query_one("#state", TextPanel).show(Content.styled("reading the set …", "$muted"))
         self._show_questions()
-        super().on_mount()
         self._look()
 
     def action_prices(self) -> None:

@@ -49,7 +49,8 @@ class FilesPane(FormPane):
 
     def begin(self, path: Path | None, edits: Edits) -> None:
         """Edit another recipe from now on, with a history of its own."""
-        self.path, self.edits, self._seen, self._forecast_lines = path, edits, None, 0
+        self.path, self.edits, self._seen = path, edits, None
+        self._forecast_lines, self._remarked = 0, False
         self.show()
         self.gather_soon()
 

@@ -73,7 +73,7 @@ class FormPane(ModePane):
         self._machine = Facts()
         self._measuring = False
         self._asked: set[str] = set()
-        self._forecast_lines = 0
+        self._forecast_lines, self._remarked = 0, False
 
     @property
     def form(self) -> FormList:
@@ -136,14 +136,14 @@ class FormPane(ModePane):
         told = recipe_forecast.forecast_panel(
             self.plan, self.known, self.fixes, width, self.rehearsed_line()
         )
-        # It never gets shorter: another height would lay out and repaint the whole screen.
+        # It gets no shorter: another height would lay out and repaint the whole screen.
         self._forecast_lines = max(self._forecast_lines, len(told.split(allow_blank=True)))
         panel.show(recipe_view.padded(told, self._forecast_lines))
         entitle(panel, "forecast", "measuring the model…" if self._measuring else "f more")
 
     def _show_remarks(self) -> None:
         panel = self.query_one("#remarks", TextPanel)
-        panel.display = bool(self.advice)
+        panel.display = self._remarked = self._remarked or bool(self.advice)  # stays, as above
         width = panel.content_size.width or 44
         text = recipe_view.remark_lines(self.advice[:MOST_REMARKS])
         more = f"… {plural(len(self.advice), 'remark')} in all, ! goes to the next"

@@ -148,9 +148,9 @@ def fitted(text: Content, width: int, least: int, most: int, more: str) -> Conte
 
 
 def padded(text: Content, least: int) -> Content:
-    """A text with empty lines at its end, so that it has at least so many lines."""
+    """A text with blank lines at its end, so that it has at least so many lines."""
     missing = least - (text.plain.count("\n") + 1)
-    return lines.join([text, *[Content("")] * missing])
+    return lines.join([text, *[Content(" ")] * missing])  # Content.split drops an empty last line
 
 
 def swept_field(current: FormField | None) -> str:

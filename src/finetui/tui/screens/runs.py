@@ -134,7 +134,6 @@ class RunsPage(Page["OpenJob | None"]):
         yield VirtualTable(id="differences", classes="panel", empty="one run, nothing to compare")
 
     def on_mount(self) -> None:
-        super().on_mount()
         # Runs differ where their losses are small, long after the first evaluation.
         self.query_one("#overlay", BrailleChart).logarithmic = self.curve in _LOSSES
         self._list()

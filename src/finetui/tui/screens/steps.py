@@ -70,7 +70,6 @@ class StepsPage(Page["tuple[str, list[int]] | None"]):
                             ("unplaced", "edits whose row is gone from the file")):  # fmt: skip
             entitle(self.query_one(f"#{name}"), title)
         self._show()
-        super().on_mount()
         self.table("steps").go_to(max(0, len(self.steps) - 1))
 
     def _show(self) -> None:

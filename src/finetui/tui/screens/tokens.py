@@ -146,7 +146,6 @@ class TokensPage(Page[None]):
         yield VirtualTable(COLUMNS, id="tokens", classes="panel", empty="no tokens")
 
     def on_mount(self) -> None:
-        super().on_mount()
         self.set_interval(_LOOK_EVERY_S, self._look)
         self._read(self.row)
 

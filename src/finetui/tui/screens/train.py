@@ -26,11 +26,12 @@ from finetui.tui.screens import (
     train_batch,
     train_charts,
     train_control,
+    train_export,
     train_view,
 )
-from finetui.tui.screens.train_again import AgainPane
 from finetui.tui.screens.train_board import Board
 from finetui.tui.screens.train_charts import ChartsPage
+from finetui.tui.screens.train_export import ExportPane
 from finetui.tui.screens.train_machine import MachinePage
 from finetui.tui.screens.train_rows import Repair, RowsPage
 from finetui.tui.screens.train_samples import SamplesPage
@@ -51,13 +52,14 @@ JOB_COLUMNS = (
 EVENT_COLUMNS = (Column("time", 5), Column("", 1, tone=True), Column("what happened"))
 
 
-class TrainPane(AgainPane):
+class TrainPane(ExportPane):
     """Jobs are read from their folders; this screen owns nothing and can be closed at any time."""
 
     FOCUS = "#jobs"
     BINDINGS: ClassVar = register(
         *train_control.ACTIONS,
         *train_again.ACTIONS,
+        *train_export.ACTIONS,
         Action("train.samples", "a", "samples",
                "Answers to the same prompts, side by side over the steps.", show=True),
         Action("train.choose-charts", "C", "charts", "Choose which charts show.", show=True),

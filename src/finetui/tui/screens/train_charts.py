@@ -203,7 +203,6 @@ class ChartsPage(Page["tuple[str, ...] | None"]):
         yield VirtualTable(columns, id="charts", header=False)
 
     def on_mount(self) -> None:
-        super().on_mount()
         self.table("charts").styles.height = len(self._order)
         self._list()
 

@@ -34,7 +34,6 @@ class MachinePage(Page[None]):
             yield TextPanel(id="machine")
 
     def on_mount(self) -> None:
-        super().on_mount()
         self.call_after_refresh(self.show, self._sample, self._disk)
 
     def on_resize(self) -> None:

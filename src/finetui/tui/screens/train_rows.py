@@ -106,7 +106,6 @@ class RowsPage(Page["Repair | None"]):
 
     def on_mount(self) -> None:
         entitle(self.query_one("#batch"), "rows, highest loss first")
-        super().on_mount()
         self._look()
 
     @work(thread=True, exit_on_error=False, group="rows")

@@ -68,7 +68,6 @@ class SamplesPage(Page[None]):
 
     def on_mount(self) -> None:
         entitle(self.query_one("#prompts"), "prompts")
-        super().on_mount()
         self._list()
 
     def on_resize(self, event: events.Resize) -> None:

@@ -77,7 +77,6 @@ class VersionsPage(Page["Path | None"]):
         for name, title in (("versions", "newest first"), ("changes", "differences"),
                             ("before", "before"), ("after", "after")):  # fmt: skip
             entitle(self.query_one(f"#{name}"), title)
-        super().on_mount()
         self._list()
 
     # -- listing -----------------------------------------------------------------------------
