@@ -15,6 +15,7 @@ from tiny_jobs import chat, events, run_inside, tiny_llama, with_adapter, write_
 
 from finetui.data.tokens import ChatTokenizer
 from finetui.engine import answer_cache, evaluate, generate, harness, items, subjects
+from finetui.engine.__main__ import needed_libraries
 from finetui.engine.answer_cache import Cache, Generated
 from finetui.engine.generate import Draws, Settings, answers
 from finetui.engine.items import read
@@ -303,11 +304,25 @@ def test_a_killed_evaluation_goes_on_to_the_same_end(
     assert figures.compute(again).summaries == figures.compute(whole).summaries
 
 
-def test_a_stop_ends_it_between_two_batches(manifest: Manifest, start: Start) -> None:
-    job = start(manifest)
-    assert run_inside(job, lambda session: request(job, "stop")) == 0
+def test_a_stop_ends_it_in_the_middle_of_a_batch(
+    manifest: Manifest, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, tokens = start(settled(manifest, max_new_tokens=50)), 0
+
+    def ask(self: Any, ids: Any, scores: Any, **_: Any) -> Any:
+        nonlocal tokens
+        tokens += 1
+        if tokens == 3:
+            request(job, "stop")
+        self._beat()
+        return torch.zeros(len(ids), dtype=torch.bool)
+
+    monkeypatch.setattr(generate._Beat, "__call__", ask)
+    monkeypatch.setattr(evaluate, "_LISTEN_S", 0.0)
+    assert run_inside(job) == 0
     outcome = job.outcome()
     assert outcome is not None and outcome["status"] == "stopped"
+    assert tokens == 3 and not of_job(job.path).answers("base", "test")
 
 
 def test_a_cache_forgets_nothing_and_minds_no_torn_line(tmp_path: Path) -> None:
@@ -486,11 +501,12 @@ def test_rows_that_left_as_training_data_are_not_asked_again(
 def test_rows_can_be_sliced_by_what_the_checks_say_of_them(
     work: Workspace, manifest: Manifest
 ) -> None:
-    rows = [chat("Who?", "Ask k@example.org"), {**chat("What?", "This."), "skill": "naming"}]
+    german = "Was ist das für eine Sache und wie wird sie auf der Seite mit den Farben gezeigt?"
+    rows = [chat(german, "Ask k@example.org"), {**chat("What?", "This."), "language": "en"}]
     write_rows(work.datasets / "test.jsonl", rows)
     first, second = items.items_of(manifest.sets[0], manifest, work)
     assert "email" in " ".join(first.tags["finding"]) and second.tags["finding"] != ["email"]
-    assert second.tags["skill"] == ["naming"]
+    assert first.tags["language"] == ["German"] and second.tags["language"] == ["en"]
 
 
 def test_a_set_without_rows_is_named(work: Workspace, manifest: Manifest, start: Start) -> None:
@@ -499,6 +515,12 @@ def test_a_set_without_rows_is_named(work: Workspace, manifest: Manifest, start:
     assert run_inside(job) == 1
     outcome = job.outcome()
     assert outcome is not None and "test.jsonl" in outcome["sentence"]
+
+
+def test_a_job_gets_the_libraries_that_it_names(work: Workspace) -> None:
+    spec = {"kind": "evaluate", "libraries": ["datasets", "bitsandbytes"]}
+    job = create(work.jobs, "evaluate", "e", spec, {})
+    assert needed_libraries(job.path) == {"datasets", "bitsandbytes"}
 
 
 # -- lm-evaluation-harness -----------------------------------------------------------------------

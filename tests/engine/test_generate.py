@@ -16,7 +16,7 @@ from finetui.engine.generate import Settings, answers
 from finetui.engine.machine import choose_machine
 from finetui.engine.model import load_model, load_tokenizer
 from finetui.errors import UserError
-from finetui.jobs.folder import Job, create
+from finetui.jobs.folder import create
 from finetui.recipe.schema import Model, Recipe
 from finetui.workspace import Workspace
 
@@ -149,14 +149,6 @@ def test_a_models_own_sampling_is_switched_off(model_dir: Path, tmp_path: Path) 
     (folder / "generation_config.json").write_text('{"do_sample": true, "temperature": 2.0}')
     model = load_model(Model(path=str(folder)), choose_machine("auto", 1))
     assert not model.generation_config.do_sample
-
-
-@pytest.fixture
-def trained(recipe: Callable[..., Recipe], make_job: Callable[[Recipe], Job]) -> Job:
-    settings = {"training": {"learning_rate": 0.02}, "evaluation": {"generate": 0}}
-    job = make_job(recipe(**settings))
-    assert run_inside(job) == 0
-    return job
 
 
 def spec(workspace: Workspace, model_dir: Path, kind: str, **more: Any) -> dict[str, Any]:

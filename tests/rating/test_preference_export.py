@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -18,10 +19,11 @@ from rating_cases import (
 
 from finetui.errors import UserError
 from finetui.rating import audit
-from finetui.rating.burned import burned, prompt_hash
+from finetui.rating.burned import FILE, burn, burned, burned_among, prompt_hash
 from finetui.rating.export import export
-from finetui.rating.session import Session
+from finetui.rating.session import PacketItem, Session
 from finetui.rating.unseal import unseal
+from finetui.rating.verdict import CATCH
 
 
 def rated(folder: Path, count: int, **letters: str) -> Session:
@@ -110,3 +112,97 @@ def test_a_sealed_session_gives_nothing_away(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is sealed"):
         export(session, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_all_labels_also_come_from_the_pairs_and_both_bad_is_kept(tmp_path: Path) -> None:
+    session = rated(tmp_path, 3, ann="WBG")
+    done = export(session, tmp_path / "out", all_labels=True)
+    assert (done.pairs, done.labels) == (1, 6)
+    labels = read(done.unpaired)
+    assert {r["meta"]["system"]: r["label"] for r in labels["row-0"]} == {
+        CANDIDATE: True,
+        REFERENCE: False,
+    }
+    assert [r["label"] for r in labels["row-1"]] == [False, False]
+
+
+def test_provenance_says_from_which_session_by_whom_and_by_which_rule(tmp_path: Path) -> None:
+    session = rated(tmp_path, 3, ann="WBG")
+    told = json.loads(export(session, tmp_path / "out").provenance.read_text())
+    assert told["manifest"] == session.manifest_hash
+    assert told["commitment"] == session.manifest.commitment
+    assert told["unsealed"]["why"] == "done"
+    assert told["systems"] == [REFERENCE, CANDIDATE]
+    assert (told["pairs"], told["labels"], told["burned"]) == (1, 4, 3)
+
+
+def test_practice_catches_and_guesses_give_nothing_and_failed_raters_neither(
+    tmp_path: Path,
+) -> None:
+    extras = {"practice": 3, "catches": 3, "guesses": 5}
+    session = make_session(tmp_path / "ratings", 40, raters=("ann", "bob"), repeats=0.0, **extras)
+    truth = placements(session)
+
+    def careful(item: PacketItem) -> str:
+        place = truth[item.pid]
+        if place.kind == "catch":
+            return "L" if place.right == CATCH else "R"
+        return "L" if place.left == CANDIDATE else "R"
+
+    def blind(item: PacketItem) -> str:
+        place = truth[item.pid]
+        if place.kind in ("catch", "item"):
+            return "L" if place.left in (CATCH, REFERENCE) else "R"
+        return "L"
+
+    vote_by(session, "ann", careful)
+    vote_by(session, "bob", blind)
+    unseal(session, "done")
+    done = export(session, tmp_path / "out")
+    pairs = read(done.preferences)
+    assert done.pairs == len(pairs) == session.manifest.shown == 34
+    assert {p["meta"]["chosen_system"] for rows in pairs.values() for p in rows} == {CANDIDATE}
+    assert {p["meta"]["raters"] for rows in pairs.values() for p in rows} == {1}
+
+
+def test_three_systems_give_pairs_of_those_that_met(tmp_path: Path) -> None:
+    items = make_items(9)
+    for item in items:
+        item.outputs["third"] = f"third {item.id}"
+    systems = (REFERENCE, CANDIDATE, "third")
+    session = make_session(
+        tmp_path / "ratings", items=items, systems=systems, pairing="each", repeats=0.0
+    )
+    truth = placements(session)
+    vote_by(session, "ann", lambda item: "L" if truth[item.pid].left == "third" else "R")
+    unseal(session, "done")
+    done = export(session, tmp_path / "out")
+    assert (done.pairs, done.burned) == (27, 9)
+    for rows in read(done.preferences).values():
+        met = {(r["meta"]["chosen_system"], r["meta"]["rejected_system"]) for r in rows}
+        assert {frozenset(pair) for pair in met} == {
+            frozenset(pair) for pair in combinations(systems, 2)
+        }
+        assert all("third" not in pair or pair[0] == "third" for pair in met)
+
+
+def test_a_burned_prompt_is_known_again_whatever_blanks_surround_it(tmp_path: Path) -> None:
+    asked = [[{"role": "user", "content": f"question {n}"}] for n in range(3)]
+    burn(tmp_path, "s", {"a": asked[1]})
+    loose = [[{"role": "user", "content": f" {turns[0]['content']}\n", "name": "x"}]
+             for turns in asked]  # fmt: skip
+    assert burned_among(tmp_path, loose) == [1]
+
+
+def test_a_torn_line_of_the_burned_list_is_cut_and_a_broken_one_is_said(tmp_path: Path) -> None:
+    one, two = ([{"role": "user", "content": text}] for text in ("one", "two"))
+    burn(tmp_path, "s", {"a": one})
+    with (tmp_path / FILE).open("ab") as log:
+        log.write(b'{"prompt_hash":"00')
+    assert burned(tmp_path) == {prompt_hash(one)}
+    burn(tmp_path, "s", {"b": two, "a": one})
+    assert burned(tmp_path) == {prompt_hash(one), prompt_hash(two)}
+    assert len((tmp_path / FILE).read_bytes().splitlines()) == 2
+    (tmp_path / FILE).write_bytes(b"{}\n")
+    with pytest.raises(UserError, match="does not read"):
+        burned(tmp_path)

@@ -87,6 +87,12 @@ def test_marks_repeat_what_is_noted_on_the_item():
     assert text == "sure · recognised · tone · comment: odd ␛[31m · in step"
 
 
+def test_a_break_is_suggested_beside_the_marks():
+    due = "20 answers in a row: time for a break?"
+    text = rate_view.marks(Judgement("p", confidence=1), [], "", due).plain
+    assert text == f"unsure · {due} b"
+
+
 async def test_a_vote_is_on_disk_before_the_next_pair_shows(workspace):
     session = sealed_session(workspace)
     app = FinetuiApp(workspace, start="rate", request=OpenSession(session.path))
@@ -135,6 +141,20 @@ async def test_rating_goes_on_where_it_was_left(workspace):
     assert on_disk(session)[1]["layout"] == "stacked"
 
 
+async def test_leaving_right_after_an_answer_waits_for_the_disk(workspace):
+    session = sealed_session(workspace)
+    app = FinetuiApp(workspace, start="rate", request=OpenSession(session.path))
+    async with app.run_test(size=(80, 24)) as pilot:
+        view = await rating(app, pilot)
+        view._busy = True
+        await pilot.press("q")
+        assert app.pane.query(RatingView)
+        view._busy = False
+        await pilot.press("1")
+        await until(pilot, lambda: not app.pane.query(RatingView))
+    assert [event["ev"] for event in on_disk(session)] == ["open", "vote"]
+
+
 async def test_undo_takes_the_last_answer_back_and_keeps_both_in_the_file(workspace):
     session = sealed_session(workspace)
     app = FinetuiApp(workspace, start="rate", request=OpenSession(session.path))
@@ -170,7 +190,7 @@ async def test_an_answer_that_was_not_read_to_the_end_is_asked_about_once(worksp
             pilot, lambda: any(s.seen for s in sides) and any(s.max_scroll_y for s in sides)
         )
         await pilot.press("2")
-        assert "goes on below" in view.query_one("#marks").text.plain
+        assert "not read to the end" in view.query_one("#marks").text.plain
         assert [event["ev"] for event in on_disk(session)] == ["open"]
         await pilot.press("2")
         await until(pilot, lambda: view.ballot.done)

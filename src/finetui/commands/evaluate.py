@@ -34,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
         "Let models answer the same rows and compare them: differences with intervals, never two "
         "bare numbers. Every evaluation is a record that can be shown, compared and asked again."
     )
-    verbs = made.add_subparsers(dest="verb", required=True, metavar="VERB")
+    verbs = made.add_subparsers(prog="finetui evaluate", dest="verb", required=True, metavar="VERB")
     _start_options(verbs.add_parser("start", help="answer and score; follows until it has ended"))
     verbs.add_parser("list", help="the evaluations, newest first")
     show = verbs.add_parser("show", help="what came out, in words; --worst N lists rows instead")

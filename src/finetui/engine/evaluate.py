@@ -6,6 +6,7 @@ asked before comes from its cache, and a model is loaded only when something is 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -43,6 +44,7 @@ from finetui.jobs.worker import WorkerSession
 from finetui.workspace import Workspace
 
 CACHE = "answers"
+_LISTEN_S = 1.0
 _ASKED_ALONE = ("few-shot", "outputs")  # kinds that only the task itself is asked of
 
 
@@ -56,10 +58,18 @@ class Evaluation:
     manifest: Manifest
     bench: Bench
     caches: dict[str, Caches] = field(default_factory=dict)
+    listened: float = 0.0
 
     def stage(self, text: str) -> None:
         self.session.events.write("stage", text=text)
         attend(self.session)
+
+    def beat(self) -> None:
+        """Say "alive", and about once a second listen: a batch may take minutes."""
+        self.session.beat()
+        if time.monotonic() - self.listened > _LISTEN_S:
+            self.listened = time.monotonic()
+            attend(self.session)
 
     def items(self, spec: SetSpec) -> list[Item]:
         return self.record.items(spec.name)
@@ -179,7 +189,7 @@ def _ask_set(job: Evaluation, subject: Subject, spec: SetSpec, model: Any) -> No
         _caches(job, subject),
         job.settings,
         tell,
-        job.session.beat,
+        job.beat,
     )
     against = _against(job, subject) if spec.role == "drift" else None
     with job.record.writer(subject.name, spec.name) as out:
@@ -277,7 +287,7 @@ def _time(job: Evaluation) -> None:
     with job.record.timings_writer() as out:
         measured = latency.timings(
             loads, machine, questions, job.manifest.latency_tokens,
-            job.manifest.latency_repeats, job.session.beat,
+            job.manifest.latency_repeats, job.beat,
         )  # fmt: skip
         for count, timing in enumerate(measured, start=1):
             out.add(timing)
@@ -324,8 +334,7 @@ def _score_set(
         return
     job.stage(f"scoring {spec.name} of {subject.name}")
     known = training if spec.role in GENERATED else None
-    beat = job.session.beat
-    scores = score_set(spec, job.items(spec), answers, scorer, known, lambda *_: beat())
+    scores = score_set(spec, job.items(spec), answers, scorer, known, lambda *_: job.beat())
     job.session.require_newest()
     job.record.write_scores(subject.name, spec.name, scores)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from finetui.data.checks.language import language_of
 from finetui.data.checks.run import check_row
 from finetui.data.dataset import DataSet
 from finetui.data.records import Record, Shape, prompt_and_reference
@@ -61,7 +62,7 @@ def _rows(path: Path, workspace: Workspace, spec: SetSpec | None = None) -> Iter
     """The rows of a file as items; those of a set with what the checks say of them."""
     with open_rows(str(path), workspace) as rows:
         for row, record in records(rows, Encoding()):
-            known = {} if spec is None else {"finding": _findings(rows, row)}
+            known = {} if spec is None else _known(rows, row, record)
             tags = () if spec is None else spec.tags
             name = f"{path.name}:{rows.source.line(row)}"
             item = _item(name, record, {**known, **record.extra}, tags)
@@ -77,9 +78,11 @@ def _item(id: str, record: Record, extra: Mapping[str, Any], tags: Sequence[str]
     return suites.item(id, before, reference, extra, tags, tools_of(record))
 
 
-def _findings(rows: DataSet, row: int) -> list[str]:
-    """What the checks say of a row by itself, to slice by."""
-    return sorted({finding.check for finding in check_row(rows, row)}) or ["none"]
+def _known(rows: DataSet, row: int, record: Record) -> dict[str, Any]:
+    """What to slice a row by beside its own columns: what checks say of it, and its language."""
+    found = sorted({finding.check for finding in check_row(rows, row)}) or ["none"]
+    asked = [turn.content for turn in record.turns if turn.role in ("user", "assistant")]
+    return {"finding": found, "language": language_of(" ".join(asked)) or "not told"}
 
 
 def _training(manifest: Manifest, workspace: Workspace) -> Iterator[Item]:

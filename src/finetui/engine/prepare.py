@@ -121,23 +121,24 @@ def _answered(
 
     The files bear numbers, not names.
     """
-    files: dict[str, Path] = {}
+    files = {
+        subject.name: session.job.path / f".answers-{number}.jsonl"
+        for number, subject in enumerate(systems, start=1)
+    }
     special: set[str] = set()
+    for subject in systems:  # first, as a missing answer costs no model then
+        if subject.kind == "outputs":
+            _take_in(subject, rows, files[subject.name])
     with Bench(session.job.path / "tokenizers", int(spec.get("threads", 0))) as bench:
         for number, subject in enumerate(systems, start=1):
-            file = session.job.path / f".answers-{number}.jsonl"
+            if subject.kind == "outputs":
+                continue
             text = f"answering, system {number} of {len(systems)}"
             session.events.write("stage", text=text)
-            if subject.kind == "outputs":
-                _take_in(subject, rows, file)
-            else:
-                tokenizer = bench.tokenizer(subject)
-                asked = _with_shots(subject, workspace, rows)
-                special.update(tokenizer.special.values())
-                answer_all(
-                    session, bench.model(subject), tokenizer, asked, settings_of(spec), file, text
-                )
-            files[subject.name] = file
+            model, tokenizer = bench.model(subject), bench.tokenizer(subject)
+            asked, file = _with_shots(subject, workspace, rows), files[subject.name]
+            special.update(tokenizer.special.values())
+            answer_all(session, model, tokenizer, asked, settings_of(spec), file, text)
     return files, special
 
 

@@ -91,6 +91,7 @@ class Bench:
         if self._on_top is None or self._on_top[0] != subject.adapter:
             self._take_off()
             start = time.perf_counter()
+            _forget_peak()
             model = load_adapter(base.model, Path(subject.adapter))
             self._on_top = (subject.adapter, model, time.perf_counter() - start)
         return self._on_top[1]
@@ -131,6 +132,7 @@ class Bench:
         key = base_key(subject)
         if self._base is None or self._base.key != key:
             self.clear()
+            _forget_peak()
             start = time.perf_counter()
             model = base_model(spec_of(subject), self.machine(subject))
             self._base = _Loaded(key, model, time.perf_counter() - start)
@@ -139,6 +141,7 @@ class Bench:
     def _take_off(self) -> None:
         if self._on_top is not None and self._base is not None:
             assert is_adapter(self._on_top[1])
+            _forget_peak()
             self._base.model = self._on_top[1].unload().eval()
             self._on_top = None
 
@@ -150,6 +153,12 @@ class Bench:
         if folder not in self._hashes:
             self._hashes[folder] = folder_hash(Path(folder))
         return self._hashes[folder]
+
+
+def _forget_peak() -> None:
+    """From here on the peak of memory is that of the next subject."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
 
 
 def _tokenizer_settings(subject: Subject) -> Model:

@@ -244,6 +244,12 @@ _CALLED = {
 }  # fmt: skip
 
 
+def language_of(text: str) -> str:
+    """The language a text is in, or its script; "" where that cannot be told."""
+    script = _script_of(scripts(text))
+    return _language(_votes(text)) if script == "Latin" else _CALLED.get(script, script)
+
+
 def other_language(example: Example) -> Iterator[Hit]:
     """An answer in another language than the prompt, though the prompt does not speak of any."""
     record = example.record

@@ -83,7 +83,7 @@ class RatingView(Container, can_focus=True):
         Action("rating.page-down", "pagedown,space", "page down", "Scroll down a page.",
                call="page(1)"),
         Action("rating.top", "home", "top", "To the beginning.", call="scroll_by(-1000000)"),
-        Action("rating.bottom", "end,G", "end", "To the end.", call="scroll_by(1000000)"),
+        Action("rating.bottom", "end", "end", "To the end.", call="scroll_by(1000000)"),
         Action("rating.leave", "q,escape", "leave", "Back to the list; go on later.",
                show=True),
     )  # fmt: skip
@@ -112,7 +112,7 @@ class RatingView(Container, can_focus=True):
         self.confirms = False
         self.held: Choice | None = None
         """The answer that waits for enter."""
-        self._busy = False
+        self._busy = self._leaving = False
         self._shown_pid = ""
         self._phase = ""
         self._criterion = 0
@@ -203,8 +203,8 @@ class RatingView(Container, can_focus=True):
         width = max(20, self.size.width - 2)
         head.show(rate_view.heading(self._question(), self._place(), width))
         if self.ballot.current is not None:
-            note = self.note or self._waiting() or self.ballot.break_due
-            marks = rate_view.marks(self.ballot.judgement(), self._ways(), note)
+            note, due = self.note or self._waiting(), self.ballot.break_due
+            marks = rate_view.marks(self.ballot.judgement(), self._ways(), note, due)
             self.query_one("#marks", TextPanel).show(marks)
 
     def _question(self) -> str:
@@ -302,7 +302,8 @@ class RatingView(Container, can_focus=True):
         unread = " and ".join(f"the {side} answer" for side in self.pair.unread())
         if unread and self._asked != choice:
             self._asked = choice
-            self._say(f"{unread.capitalize()} goes on below. The same key again answers anyway.")
+            again = "The same key again answers anyway."
+            self._say(f"{unread.capitalize()} not read to the end. {again}")
             return True
         return False
 
@@ -354,7 +355,10 @@ class RatingView(Container, can_focus=True):
         self.saved = "NOT saved" if message.error else "saved"
         self.receipt = message.receipt or self.receipt
         if message.error:
+            self._leaving = False
             self._say(message.error)
+        elif self._leaving:
+            self.post_message(self.Left())
         else:
             self.note = ""
             self.show_current()
@@ -513,5 +517,7 @@ class RatingView(Container, can_focus=True):
         return [self.prompt] if focused is self.prompt else list(self.pair.scrolled(focused))
 
     def action_leave(self) -> None:
+        """Leave, once what is being written is on disk."""
+        self._leaving = self._busy
         if not self._busy:
             self.post_message(self.Left())

@@ -71,12 +71,14 @@ def noted(judgement: Judgement) -> list[Content]:
 KEYS = "5 6 7 how sure · g tags · c comment · f recognised · ? all keys"
 
 
-def marks(judgement: Judgement, ways: Sequence[str], note: str) -> Content:
+def marks(judgement: Judgement, ways: Sequence[str], note: str, due: str = "") -> Content:
     """The last thing to say about the item, or what is noted on it and the ``ways`` of looking
-    that are on, or the keys for that."""
+    that are on, or that a break is ``due``, or the keys for all that."""
     if note:
         return Content.styled(clean(note), "bold $warning")
     parts = [*noted(judgement), *(Content.styled(way, "$muted") for way in ways)]
+    if due:
+        parts.append(Content.assemble((due, "bold $warning"), " ", ("b", "bold $key")))
     if not parts:
         return Content.styled(KEYS, "$muted")
     return Content.styled(" · ", "$muted").join(parts)
