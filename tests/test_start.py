@@ -17,6 +17,7 @@ from finetui.data.versions import write_version
 from finetui.errors import UserError
 from finetui.jobs.devices import DeviceSample, Gpu
 from finetui.jobs.folder import create as create_job
+from finetui.rating.burned import burn
 from finetui.recipe.files import load
 from finetui.recipe.schema import Recipe, with_value
 from finetui.workspace import Workspace, create, create_sample
@@ -210,3 +211,11 @@ def test_a_changed_file_is_hashed_anew(workspace: Workspace) -> None:
     file.write_bytes(file.read_bytes() + b"\n")
     second = start.data_state(workspace, [str(file)])["data"][str(file)]
     assert first != second == hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def test_held_out_rows_that_became_training_data_are_told(workspace: Workspace) -> None:
+    file = workspace.datasets / "chat.jsonl"
+    assert start.burned_notes(workspace, [file]) == []
+    burn(workspace.ratings, "blind", {"a": [{"role": "user", "content": "hi"}]})
+    (note,) = start.burned_notes(workspace, [file])
+    assert note.startswith("datasets/chat.jsonl: 1 row (the first is line 1) left as training")

@@ -18,6 +18,7 @@ GOOD, FOUND, CANNOT = 0, 1, 2
 
 COMMANDS: dict[str, str] = {
     "init": "make a workspace here or at PATH",
+    "fetch": "bring a data set of the Hugging Face hub into the workspace",
     "check": "look for faults in data sets",
     "duplicates": "find rows that say nearly the same, and keep one of each",
     "query": "find rows by a filter, by SQL, in another order",

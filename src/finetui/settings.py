@@ -100,10 +100,10 @@ def _from_workspace(file: Path | None, environ: Mapping[str, str]) -> dict[str, 
 
 
 def _from_file(file: Path) -> dict[str, Any]:
-    if not file.is_file():
-        return {}
     try:
         found = tomli.loads(file.read_text("utf-8"))
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return {}  # a rater's account may not read the workspace's own
     except (tomli.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"is not valid TOML: {error}.", str(file)) from error
     _check(found, Settings, str(file))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,7 @@ from finetui.data.strict import JsonFault, RowError
 from finetui.data.template_faults import require_sound, template_faults
 from finetui.data.tokens import load_chat_tokenizer
 from finetui.data.versions import Version, version_of
+from finetui.display import plural
 from finetui.errors import UserError
 from finetui.evaluation.record import Manifest, Subject, check_manifest, of_job
 from finetui.evaluation.scorer import located
@@ -106,6 +108,7 @@ def queue_training(workspace: Workspace, recipe: Recipe, name: str = "") -> Job:
         "warnings": [
             *(f"{found.field}: {found.message}" for found in advice if found.severity == "warning"),
             *(f"data.eval: {note}" for note in verdict.notes),
+            *burned_notes(workspace, _there([full.data.eval])),
             *(f"model.chat_template: {note}" for note in notes),
         ],
     }
@@ -246,6 +249,19 @@ def _recipe_behind(workspace: Workspace, systems: Sequence[Subject]) -> dict[str
     return dict(found)
 
 
+def burned_notes(workspace: Workspace, files: Sequence[Path]) -> list[str]:
+    """A sentence for each held-out file of which a rating gave rows to training."""
+    notes = []
+    for file in files:
+        lines = burned_lines(workspace, file)
+        if lines:
+            notes.append(
+                f"{workspace.relative(file)}: {plural(len(lines), 'row')} (the first is line "
+                f"{lines[0]:,}) left as training data through a rating; they measure nothing now"
+            )
+    return notes
+
+
 def burned_lines(workspace: Workspace, file: Path) -> list[int]:
     """The lines (from 1) of a data set whose prompts left as training data through a rating.
 
@@ -344,6 +360,32 @@ def find_converter(named: str = "", environ: Mapping[str, str] = os.environ) -> 
             "Get llama.cpp and say where: --llama-cpp FOLDER, or FINETUI_LLAMA_CPP=FOLDER.",
         )
     return found
+
+
+def start_fetch(
+    workspace: Workspace,
+    source: str,
+    *,
+    split: str = "train",
+    config: str = "",
+    revision: str = "",
+    limit: int = 0,
+    name: str = "",
+) -> Job:
+    """Start the job that brings a split of a hub data set into ``datasets/`` as JSON Lines.
+
+    Raises UserError when a file of this name is there already.
+    """
+    stem = re.sub(r"[^\w.-]+", "-", name or f"{Path(source).name}-{split}").strip("-.") or "data"
+    target = workspace.datasets / f"{stem.removesuffix('.jsonl')}.jsonl"
+    if target.exists():
+        raise UserError("is there already.", str(target), "Choose another name: --name")
+    spec = {
+        "kind": "fetch", "workspace": str(workspace.root), "source": source, "split": split,
+        "config": config, "revision": revision, "limit": limit, "target": str(target),
+        "libraries": ["datasets"],
+    }  # fmt: skip
+    return _start(workspace, "fetch", stem, spec, {})
 
 
 def _start(
@@ -478,7 +520,11 @@ def start_evaluation(workspace: Workspace, manifest: Manifest, threads: int = 0)
         raise verdict.error(workspace)
     state = data_state(workspace, files)
     changed = [path for path, digest in manifest.files.items() if state["data"].get(path) != digest]
-    warnings = [*verdict.notes, *(f"{path} is not what it was" for path in changed)]
+    warnings = [
+        *verdict.notes,
+        *(f"{path} is not what it was" for path in changed),
+        *burned_notes(workspace, _there(tests)),
+    ]
     asked = structs.replace(
         manifest,
         created=time.time(),

@@ -113,3 +113,13 @@ def test_a_missing_answer_from_elsewhere_is_named(
     told = (job.outcome() or {})["sentence"]
     assert "has no answer to 1 prompt" in told and "theirs.jsonl" in told
     assert not (workspace.ratings / "round-1").exists()
+
+
+def test_a_whole_model_that_answers_as_its_base_does_leaves_nothing_to_rate(
+    workspace: Workspace, model_dir: Path, held_out: Path
+) -> None:
+    whole = Subject("whole", "model", model=str(model_dir))
+    job = prepared(workspace, [base(model_dir), whole], held_out)
+    assert run_inside(job) == 1
+    assert "the same answer to all 3 items" in (job.outcome() or {})["sentence"]
+    assert not list(workspace.ratings.rglob("*.json*"))

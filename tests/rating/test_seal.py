@@ -42,6 +42,7 @@ from finetui.rating.session import (
     seal,
     seal_strength,
 )
+from finetui.workspace import MARKER, create
 
 SECRETS = {
     "model": "/models/plainfish-3b",
@@ -187,6 +188,22 @@ def test_another_account_can_rate_and_cannot_unseal() -> None:
         assert Ballot(session, rater).done
     finally:
         shutil.rmtree(folder)
+
+
+def test_a_group_is_let_in_to_its_session_and_to_nothing_beside_it(tmp_path: Path) -> None:
+    workspace = create(tmp_path / "place")
+    group = grp.getgrgid(os.getgid()).gr_name
+    session = make_session(workspace.ratings, group=group)
+
+    def open_to_group(path: Path) -> int:
+        return stat.S_IMODE(path.stat().st_mode) & 0o070
+
+    assert (open_to_group(workspace.root), open_to_group(workspace.ratings)) == (0o010, 0o050)
+    assert open_to_group(workspace.root / MARKER) == 0o040
+    assert open_to_group(session.path / "packets" / "ann.jsonl") == 0o040
+    for closed in (workspace.jobs, workspace.datasets, session.sealed, session.audit_log.parent):
+        assert open_to_group(closed) == 0
+    assert workspace.root.stat().st_mode & 0o007 == 0
 
 
 def test_identical_answers_are_counted_but_not_shown(tmp_path: Path) -> None:

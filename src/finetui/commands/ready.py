@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 SIGNS = {"good": "✓", "warn": "!", "bad": "✗", "unknown": "?"}
 
+_LONG = ("fates", "sizes")  # what the page tells in other words
+
 
 def parser() -> argparse.ArgumentParser:
     made = console.parser(
@@ -35,6 +37,7 @@ def parser() -> argparse.ArgumentParser:
         json=True,
     )
     made.add_argument("file", type=Path, nargs="?", metavar="FILE")
+    made.add_argument("--chart", action="store_true", help="also draw how long the rows are")
     made.add_argument("--recipe", type=Path, help="the run to judge for (default: the newest)")
     made.add_argument("--max-length", type=int, default=0, metavar="TOKENS")
     made.add_argument(
@@ -62,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         console.emit(page.as_dict())
     else:
-        _tell(page)
+        _tell(page, arguments.chart)
         _tell_questions(workspace, False)
     return 1 if page.state == "bad" else 0
 
@@ -88,7 +91,9 @@ class Page:
             "model": self.model,
             "state": self.state,
             "points": [asdict(point) for point in self.points],
-            "measure": {key: value for key, value in asdict(self.found).items() if key != "fates"},
+            "measure": {
+                key: value for key, value in asdict(self.found).items() if key not in _LONG
+            },
             "tokens": self.found.estimate(self.found.tokens),
             "trained": self.found.estimate(self.found.trained),
             "trainers": trainers(self.found),
@@ -272,7 +277,7 @@ def trainers(found: Measure) -> list[dict[str, Any]]:
 # ---------------------------------------------------------------- for people
 
 
-def _tell(page: Page) -> None:
+def _tell(page: Page, chart: bool) -> None:
     for point in page.points:
         console.out(f"{SIGNS[point.state]} {point.title:<15} {clean(point.detail)}")
         if point.fix and point.state != "good":
@@ -284,6 +289,10 @@ def _tell(page: Page) -> None:
         about = "" if page.found.exact else "≈ "
         console.out(f"\n{page.epochs:g} epochs are {about}{plural(page.steps, 'step')}")
     _tell_costs(page.costs)
+    if chart:
+        from finetui.commands.plots import histogram
+
+        console.out("\n" + histogram(page.found.sizes, "tokens of a row"))
 
 
 def _tell_trainers(found: Measure) -> None:

@@ -16,12 +16,14 @@ from finetui.jobs.history import History
 from finetui.jobs.liveness import state
 from finetui.jobs.monitor import JobReader
 from finetui.jobs.reading import Reading
+from finetui.jobs.series import Series
 from finetui.jobs.snapshot import EventLine, Progress
 from finetui.workspace import Workspace
 
 _LOOK_EVERY_S = 0.5
 _FIGURES_EVERY_S = 5.0
 _STEPS_BEFORE = 20
+_POINTS = 400  # of a curve that is drawn as text
 # So that the curves of a run that is followed for days do not fill the memory: nobody draws them.
 _FORGET_AFTER = 10_000
 
@@ -36,6 +38,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--all", action="store_true",
                       help=f"every step from the first on (default: the last {_STEPS_BEFORE} "
                       "that are there, then all that come)")  # fmt: skip
+    made.add_argument("--chart", nargs="?", const="loss", default="", metavar="CURVE",
+                      help="draw a curve as far as it is, and return (default: loss)")  # fmt: skip
     made.add_argument("--full", action="store_true", help="the live screen instead of lines")
     return made
 
@@ -45,6 +49,9 @@ def run(arguments: argparse.Namespace) -> int:
     job = find_job(workspace.jobs, arguments.job)
     if arguments.full:
         return full(workspace, job, arguments)
+    if arguments.chart:
+        console.out(chart(workspace, job, arguments.chart))
+        return 0
     if arguments.json:
         events(job, once=arguments.once)
     else:
@@ -61,6 +68,35 @@ def full(workspace: Workspace, job: Job, arguments: argparse.Namespace) -> int:
     from finetui.tui.messages import OpenJob
 
     return open_on(workspace, {}, "train", OpenJob(job.path))
+
+
+def chart(workspace: Workspace, job: Job, name: str) -> str:
+    """A curve of a run as plain text. Raises UserError when the run has none of this name."""
+    from finetui.commands.plots import lines
+
+    reader = JobReader(job, cache=workspace.cache)
+    found = reader.poll()
+    while found is not None and not found.exact:
+        time.sleep(_LOOK_EVERY_S)
+        found = reader.poll() or found
+    series = dict(found.series) if found else {}
+    names = [name, "eval_loss", "probe_loss"] if name == "loss" else [name]
+    text = lines([(one, *_drawn(series[one])) for one in names if one in series], "step")
+    if not text:
+        known = ", ".join(sorted(one for one, curve in series.items() if len(curve)))
+        raise UserError(f"has no curve {name!r}.", job.id, f"It has: {known or 'none yet'}.")
+    return text
+
+
+def _drawn(curve: Series) -> tuple[list[float], list[float]]:
+    """At most 400 points of a curve, each the mean of its steps."""
+    if not len(curve):
+        return [], []
+    first, last = curve.step(0), curve.last_step
+    width = max(1.0, (last - first + 1) / _POINTS)
+    parts = curve.parts(first, width, min(_POINTS, math.ceil((last - first + 1) / width)))
+    seen = [(first + n * width, part) for n, part in enumerate(parts) if part.count]
+    return [step for step, _ in seen], [part.total / part.count for _, part in seen]
 
 
 def ended(job: Job) -> int:

@@ -7,6 +7,7 @@ turns what is known into lines for people.
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -66,6 +67,8 @@ class Measure:
     refusal: str = ""
     end_trained: bool | None = None
     fates: dict[str, list[FateCount]] = field(default_factory=dict)
+    sizes: array[int] = field(default_factory=lambda: array("I"))
+    """Tokens of each measured row."""
 
     @property
     def scale(self) -> float:
@@ -134,6 +137,7 @@ def _measure_row(
         return
     found.measured += 1
     found.tokens += tokens
+    found.sizes.append(tokens)
     found.trained += trained
     found.over += tokens > found.limit
     found.masked += tokenizer is not None and not trained

@@ -130,6 +130,10 @@ def dispatch(session: WorkerSession, spec: Mapping[str, Any]) -> None:
         from finetui.engine.export import export
 
         export(session, spec)
+    elif kind == "fetch":
+        from finetui.engine.fetch import fetch
+
+        fetch(session, spec)
     elif kind == "tokenloss":
         from finetui.engine.tokenloss import token_loss
 

@@ -116,7 +116,7 @@ class _Schema:
         # A "$schema" met again by "$ref" would bring the plain validator with its plain patterns.
         safe = validators.extend(kind, {"pattern": _pattern, "patternProperties": _by_pattern})
         self._validator = safe(
-            schema, registry=Registry(), format_checker=FormatChecker()
+            _without_dialect(schema), registry=Registry(), format_checker=FormatChecker()
         )
 
     def faults(self, value: Any) -> list[str]:

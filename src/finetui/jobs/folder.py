@@ -24,7 +24,9 @@ import msgspec
 from finetui.errors import UserError
 from finetui.workspace import write_atomic
 
-KINDS = ("train", "generate", "prepare", "evaluate", "export", "rehearse", "tokenloss")
+KINDS = (
+    *("train", "generate", "prepare", "evaluate", "export", "rehearse", "tokenloss", "fetch"),
+)
 
 _SLUG_LIMIT = 40
 _ATTEMPT = re.compile(r"-a(\d+)\.\w+$")

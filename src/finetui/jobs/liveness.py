@@ -121,10 +121,11 @@ def _by_heartbeat(job: Job, proc: ProcRecord | None, clock: Callable[[], float])
             "the process still exists and was left alone"
         )
         return JobState("stalled", text, beat.t)
+    step = f"at step {beat.step}" if beat.step else "at work"
     sentence = {
         "starting": "the worker is getting ready",
-        "paused": f"paused at step {beat.step}",
-    }.get(beat.phase, f"at step {beat.step}")
+        "paused": f"paused {step}",
+    }.get(beat.phase, step)
     return JobState(beat.phase, sentence, since)
 
 

@@ -25,7 +25,7 @@ from finetui.rating.normalise import normalise
 from finetui.rating.registration import Registration
 from finetui.rating.session import Item, Manifest, PacketItem, commitment, open_session
 from finetui.rating.verdict import CATCH
-from finetui.workspace import sync_folder, write_atomic
+from finetui.workspace import MARKER, sync_folder, write_atomic
 
 # Settings that both sides share and that name nothing; whatever else a caller passes is sealed.
 PUBLIC_SETTINGS = frozenset(
@@ -316,6 +316,7 @@ def write_session(ratings_dir: Path, plan: Plan, group: str | None) -> Path:
         _level_times(draft, plan.created)
         if group:
             _open_to(draft, group, plan.chosen.raters)
+            _let_in(ratings_dir, group)
         draft.rename(target)
         sync_folder(ratings_dir)
     except OSError as error:
@@ -437,6 +438,18 @@ def _open_to(folder: Path, group: str, raters: Sequence[str]) -> None:
         path.chmod(mode)
     if os.getuid() == 0:
         _private_ballots(folder / "ratings", raters, gid)
+
+
+def _let_in(ratings_dir: Path, group: str) -> None:
+    """Let the group reach its session: list the ratings folder, pass through the workspace and read
+    its settings. What lies beside stays as closed as it is.
+    """
+    workspace = ratings_dir.parent
+    for path, needed in ((ratings_dir, 0o050), (workspace, 0o010), (workspace / MARKER, 0o040)):
+        mode = path.stat().st_mode & 0o7777 if path.exists() else 0o777
+        if mode & (needed >> 3) != needed >> 3:  # not open to everybody already
+            os.chown(path, -1, grp.getgrnam(group).gr_gid)
+            path.chmod(mode | needed)
 
 
 def _private_ballots(ratings: Path, raters: Sequence[str], gid: int) -> None:
