@@ -28,15 +28,7 @@ def parser() -> argparse.ArgumentParser:
         json=True,
     )
     made.add_argument("files", type=Path, nargs="*", metavar="FILE")
-    made.add_argument(
-        "--with",
-        type=Path,
-        action="append",
-        default=[],
-        dest="more",
-        metavar="FILE",
-        help="read FILE as more rows of the first one: both are one set",
-    )
+    console.take_more_files(made)
     made.add_argument(
         "--model",
         type=Path,

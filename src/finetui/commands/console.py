@@ -105,3 +105,28 @@ def _lines(title: str) -> Iterator[Progress]:
             say(f"{title}: {done / total:.0%}" if total else f"{title}: {done:,}")
 
     yield update
+
+
+def take_more_files(made: argparse.ArgumentParser) -> None:
+    """``--with FILE``: further files of the same set, as ``more``."""
+    made.add_argument(
+        "--with",
+        type=Path,
+        action="append",
+        default=[],
+        dest="more",
+        metavar="FILE",
+        help="read FILE as more rows of the first one: both are one set",
+    )
+
+
+def take_recipe(made: argparse.ArgumentParser, example: str) -> None:
+    """A recipe, and ``--set FIELD=VALUE`` for a change of it."""
+    made.add_argument("recipe", help="a recipe file, or the name of one in recipes/")
+    made.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help=f"change a field first, as in {example}",
+    )

@@ -8,8 +8,8 @@ from typing import Any
 
 from finetui import start
 from finetui.commands import console
-from finetui.commands.train import changed, recipe_file
-from finetui.display import size, span
+from finetui.commands.train import changed, recipe_file, tell_run
+from finetui.display import size
 from finetui.jobs import measuring
 from finetui.recipe.facts import Facts
 from finetui.recipe.files import load
@@ -26,14 +26,7 @@ def parser() -> argparse.ArgumentParser:
         "fit. No GPU is used and no weights are read. Exit code 1 when it does not fit.",
         json=True,
     )
-    made.add_argument("recipe", help="a recipe file, or the name of one in recipes/")
-    made.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="FIELD=VALUE",
-        help="change a field first, as in method.kind=qlora",
-    )
+    console.take_recipe(made, "method.kind=qlora")
     made.add_argument(
         "--quick", action="store_true", help="by formula only: do not measure the model first"
     )
@@ -88,7 +81,7 @@ def as_value(forecast: Plan, verdict: Verdict, ways: list[Remedy]) -> dict[str, 
 
 def tell(forecast: Plan, verdict: Verdict, ways: list[Remedy]) -> None:
     """The forecast for people."""
-    _tell_run(forecast)
+    tell_run(forecast)
     if forecast.peak_bytes_low is not None and forecast.peak_bytes_high is not None:
         need = f"{size(forecast.peak_bytes_low)} to {size(forecast.peak_bytes_high)}"
         console.out(f"memory   {need}{_origin(forecast)}")
@@ -106,19 +99,6 @@ def tell(forecast: Plan, verdict: Verdict, ways: list[Remedy]) -> None:
         console.out(f"         {way.sentence}")
     for note in forecast.notes:
         console.say(note)
-
-
-def _tell_run(forecast: Plan) -> None:
-    about = "" if forecast.exact else "about "
-    if forecast.steps is not None:
-        console.out(f"steps    {forecast.steps:,}")
-    if forecast.tokens is not None:
-        console.out(f"tokens   {about}{forecast.tokens:,}")
-    if forecast.adapter_parameters is not None:
-        console.out(f"trained  {forecast.adapter_parameters:,} parameters")
-    if forecast.seconds_low is not None and forecast.seconds_high is not None:
-        low, high = span(forecast.seconds_low), span(forecast.seconds_high)
-        console.out(f"time     {low} to {high}, from earlier runs on this machine")
 
 
 def _origin(forecast: Plan) -> str:

@@ -29,15 +29,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("file", type=Path, metavar="FILE", nargs="?")
     made.add_argument("filter", nargs="?", default="", metavar="FILTER")
-    made.add_argument(
-        "--with",
-        type=Path,
-        action="append",
-        default=[],
-        dest="more",
-        metavar="FILE",
-        help="read FILE as more rows of the first one: both are one set",
-    )
+    console.take_more_files(made)
     made.add_argument("--where", default="", metavar="SQL", help="an SQL condition, by DuckDB")
     made.add_argument("--sql", default="", help="a whole SELECT over the table `data`")
     made.add_argument(

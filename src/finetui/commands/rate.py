@@ -22,7 +22,7 @@ from finetui.workspace import Workspace
 
 def parser() -> argparse.ArgumentParser:
     made = console.parser("Blind A/B ratings: nobody who rates can know which side is which.")
-    verbs = made.add_subparsers(dest="verb", required=True, metavar="VERB")
+    verbs = made.add_subparsers(prog="finetui rate", dest="verb", required=True, metavar="VERB")
     _prepare_options(verbs.add_parser("prepare", help="let the systems answer and seal a session"))
     findings = verbs.add_parser("findings", help="what a session that waits gives away")
     findings.add_argument("session", nargs="?", default="", help="its name (default: the newest)")

@@ -25,7 +25,7 @@ _WIDTH = 60  # characters of a value in a table
 
 def parser() -> argparse.ArgumentParser:
     made = console.parser("Check, import, compare and start recipes from presets.", json=True)
-    parts = made.add_subparsers(dest="verb", metavar="VERB", required=True)
+    parts = made.add_subparsers(dest="verb", metavar="VERB", required=True, prog="finetui recipe")
     checked = parts.add_parser("check", help="say what is wrong with a recipe, and why")
     checked.add_argument("recipe", help="a recipe file, or the name of one in recipes/")
     brought = parts.add_parser("import", help="make a recipe of another trainer's config")

@@ -16,14 +16,7 @@ def parser() -> argparse.ArgumentParser:
         "read back. Says peak memory, pace and size of a checkpoint.",
         json=True,
     )
-    made.add_argument("recipe", help="a recipe file, or the name of one in recipes/")
-    made.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="FIELD=VALUE",
-        help="change a field for this try, as in training.batch_size=4",
-    )
+    console.take_recipe(made, "training.batch_size=4")
     return made
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from finetui import start
 from finetui.commands import console, watch
-from finetui.display import duration, size
+from finetui.display import size, span
 from finetui.errors import UserError
 from finetui.recipe.advice import Advice
 from finetui.recipe.field import FieldError
@@ -19,14 +19,7 @@ from finetui.workspace import Workspace
 
 def parser() -> argparse.ArgumentParser:
     made = console.parser("Start a training run; it goes on when this terminal closes.", json=True)
-    made.add_argument("recipe", help="a recipe file, or the name of one in recipes/")
-    made.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="FIELD=VALUE",
-        help="change a field for this run, as in training.epochs=1",
-    )
+    console.take_recipe(made, "training.epochs=1")
     made.add_argument("--dry-run", action="store_true", help="check and forecast, start nothing")
     made.add_argument("--detach", action="store_true", help="start it and return at once")
     return made
@@ -65,20 +58,25 @@ def tell_forecast(forecast: Plan) -> None:
 
     `finetui forecast` says more, by component.
     """
+    tell_run(forecast)
+    if forecast.peak_bytes_low is not None and forecast.peak_bytes_high is not None:
+        console.out(f"memory   {size(forecast.peak_bytes_low)} to {size(forecast.peak_bytes_high)}")
+    if forecast.disk_bytes is not None:
+        console.out(f"disk     {size(forecast.disk_bytes)}")
+
+
+def tell_run(forecast: Plan) -> None:
+    """Steps, tokens, parameters and time."""
     about = "" if forecast.exact else "about "
     if forecast.steps is not None:
         console.out(f"steps    {forecast.steps:,}")
     if forecast.tokens is not None:
         console.out(f"tokens   {about}{forecast.tokens:,}")
     if forecast.adapter_parameters is not None:
-        console.out(f"adapter  {forecast.adapter_parameters:,} parameters")
-    if forecast.peak_bytes_low is not None and forecast.peak_bytes_high is not None:
-        console.out(f"memory   {size(forecast.peak_bytes_low)} to {size(forecast.peak_bytes_high)}")
-    if forecast.disk_bytes is not None:
-        console.out(f"disk     {size(forecast.disk_bytes)}")
+        console.out(f"trained  {forecast.adapter_parameters:,} parameters")
     if forecast.seconds_low is not None and forecast.seconds_high is not None:
-        low, high = duration(forecast.seconds_low), duration(forecast.seconds_high)
-        console.out(f"time     {low} to {high}, by this machine's earlier runs")
+        low, high = span(forecast.seconds_low), span(forecast.seconds_high)
+        console.out(f"time     {low} to {high}, from earlier runs on this machine")
 
 
 def recipe_file(workspace: Workspace, name: str) -> Path:

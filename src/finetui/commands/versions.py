@@ -22,7 +22,7 @@ _SIGNS = {"added": "+", "removed": "-", "edited": "~", "moved": ">"}
 
 def parser() -> argparse.ArgumentParser:
     made = console.parser("List the written versions, with the runs that used them.", json=True)
-    parts = made.add_subparsers(dest="verb", metavar="VERB")
+    parts = made.add_subparsers(dest="verb", metavar="VERB", prog="finetui versions")
     listed = parts.add_parser("list", help="list the versions (also without a verb)")
     compared = parts.add_parser("diff", help="compare two versions row by row")
     compared.add_argument("before", metavar="A", help="an id, the beginning of one, or a name")
