@@ -34,8 +34,8 @@ def test_the_demo_learns_what_the_base_model_cannot_do(tmp_path: Path) -> None:
     job = Path(result["job"])
     assert (job / "adapter" / "adapter_model.safetensors").is_file()
     assert list((folder / "versions").glob("*/manifest.json"))
-    [session] = [path for path in (folder / "ratings").iterdir() if path.is_dir()]
-    assert not (session / "audit" / "log.jsonl").read_text().count("unseal"), "still sealed"
+    [session] = (folder / "ratings").glob("*/manifest.json")
+    assert not (session.parent / "audit" / "log.jsonl").read_text().count("unseal"), "still sealed"
     told = done.stderr
     for station in ("1. look", "2. repair", "3. train", "4. rate", "5. report"):
         assert station in told

@@ -75,7 +75,7 @@ def test_the_fast_way_and_the_full_way_see_the_same(
     assert fast == full
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(ROWS | GARBAGE, min_size=1, max_size=12))
 def test_a_row_that_is_not_doubted_is_one_json_value(rows: list[dict[str, Any] | bytes]) -> None:
     made = lines(rows, False).split(b"\n")[:-1]
@@ -152,7 +152,7 @@ def test_a_text_whose_lines_are_not_one_value_each_is_not_sure(text: str) -> Non
     assert not surely_json(text.encode(), text.count("\n"))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(ROWS | GARBAGE, min_size=1, max_size=12))
 def test_a_sure_text_has_no_doubtful_row(rows: list[dict[str, Any] | bytes]) -> None:
     text = lines(rows, False)

@@ -179,7 +179,9 @@ def read_version(path: Path) -> Version:
 
 def list_versions(workspace: Workspace) -> list[Version]:
     """All written versions, newest first."""
-    found = [read_version(file.parent) for file in workspace.versions.glob("*/manifest.json")]
+    files = list(workspace.versions.glob("*/manifest.json"))
+    files.sort(key=lambda file: file.stat().st_mtime_ns, reverse=True)  # of the same second
+    found = [read_version(file.parent) for file in files]
     return sorted(found, key=lambda version: version.created, reverse=True)
 
 
