@@ -118,10 +118,10 @@ SCENES = (
     ("data-80x24", "80x24", f"{DIRTY} j j"),
     ("ready", "120x36", f"{DIRTY} R wait:Axolotl wait:still"),
     ("alike", "120x36", f"{DIRTY} D wait:alike wait:cluster"),
-    ("recipe", "120x36", "2 wait:learning"),
+    ("recipe", "120x36", "2 wait:learning wait:memory"),
     ("train", "120x36", "3 wait:triage-lora down enter wait:eval wait:grad"),
-    ("evaluate", "120x36", "4 wait:Evaluate"),
-    ("rate", "120x36", "5 wait:demo enter wait:right"),
+    ("evaluate", "120x36", "4 wait:tuned"),
+    ("rate", "120x36", "5 wait:demo enter wait:begins enter wait:left"),
     ("help", "120x36", "1 wait:rows ? wait:Edit"),
 )
 

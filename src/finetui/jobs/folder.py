@@ -24,9 +24,7 @@ import msgspec
 from finetui.errors import UserError
 from finetui.workspace import write_atomic
 
-KINDS = (
-    *("train", "generate", "prepare", "evaluate", "export", "rehearse", "tokenloss", "fetch"),
-)
+KINDS = (*("train", "generate", "prepare", "evaluate", "export", "rehearse", "tokenloss", "fetch"),)
 
 _SLUG_LIMIT = 40
 _ATTEMPT = re.compile(r"-a(\d+)\.\w+$")
