@@ -63,6 +63,20 @@ def test_a_finished_run_leads_to_rating_and_votes_close_the_loop(workspace: Work
     assert loop_of(workspace, [done]).mode == "evaluate"
 
 
+def test_an_evaluation_is_watched_and_then_stands_before_the_run(workspace: Workspace) -> None:
+    done = job(workspace.jobs / "a", "finished")
+    asked = job(workspace.jobs / "b", "running", "evaluate")
+    (done.path / "outputs-after.jsonl").write_text("")
+    loop = loop_of(workspace, [asked, done])
+    assert states(workspace, asked, done)["evaluate"] == "now"
+    assert loop.advice == "Watch the evaluation." and loop.request == OpenJob(asked.path)
+    asked = job(asked.path, "finished", "evaluate")
+    (asked.path / "evaluation").mkdir()
+    (asked.path / "evaluation" / "figures.json").write_text("{}")
+    (step,) = (one for one in loop_of(workspace, [asked, done]).steps if one.mode == "evaluate")
+    assert (step.state, step.request) == ("done", OpenJob(asked.path))
+
+
 async def test_home_shows_the_loop_and_space_does_the_next_step(workspace: Workspace) -> None:
     app = FinetuiApp(workspace)
     async with app.run_test(size=(80, 24)) as pilot:

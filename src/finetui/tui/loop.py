@@ -44,7 +44,7 @@ def loop_of(workspace: Workspace, jobs: Sequence[Any]) -> Loop:
         _data(workspace),
         _recipe(workspace),
         _train(trained),
-        _evaluate(trained),
+        _evaluate(jobs),
         _rate(workspace, jobs),
     )
     return Loop(steps, *_next(steps))
@@ -86,9 +86,17 @@ def _train(trained: Sequence[Any]) -> Step:
     return Step("train", "Train", "done", words, request)
 
 
-def _evaluate(trained: Sequence[Any]) -> Step:
-    for job in trained:
-        if (job.path / "outputs-after.jsonl").is_file() and job.state not in ACTIVE:
+def _evaluate(jobs: Sequence[Any]) -> Step:
+    """The newest evaluation, or run that answered before and after."""
+    for job in jobs:
+        if job.kind == "evaluate" and job.state in ACTIVE:
+            words = f"{job.slug}: {job.sentence or job.state}"
+            return Step("evaluate", "Evaluate", "now", words, OpenJob(job.path))
+        if job.kind == "evaluate" and (job.path / "evaluation" / "figures.json").is_file():
+            words = f"{job.slug}: {job.sentence}"
+            return Step("evaluate", "Evaluate", "done", words, OpenJob(job.path))
+        answered = job.kind == "train" and (job.path / "outputs-after.jsonl").is_file()
+        if answered and job.state not in ACTIVE:
             words = f"base against tuned of {job.slug}"
             return Step("evaluate", "Evaluate", "done", words, OpenJob(job.path))
     return Step("evaluate", "Evaluate", "open", "no finished run to compare with its base")
@@ -136,6 +144,8 @@ def _next(steps: tuple[Step, ...]) -> tuple[str, str, object | None]:
         return "Watch the run.", "train", train.request
     if rate.state == "now" and isinstance(rate.request, OpenSession):
         return "Rate the answers blind.", "rate", rate.request
+    if evaluate.state == "now":
+        return "Watch the evaluation.", "evaluate", evaluate.request
     if train.state == "bad":
         return "See why the last run ended early.", "train", train.request
     if recipe.state == "open":

@@ -24,7 +24,7 @@ MODES = (
     Mode("data", "1", "Data", "data:DataPane", "Look through a data set and repair it."),
     Mode("recipe", "2", "Recipe", "recipe:RecipePane", "Fill in one run's settings."),
     Mode("train", "3", "Train", "train:TrainPane", "Watch a run live."),
-    Mode("evaluate", "4", "Evaluate", "evaluate:EvaluatePane", "Compare base and tuned model."),
+    Mode("evaluate", "4", "Evaluate", "evaluate:EvaluatePane", "Compare models on the same rows."),
     Mode("rate", "5", "Rate", "rate:RatePane", "Rate answers blind, side by side."),
 )
 BY_NAME = {mode.name: mode for mode in MODES}
