@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import os
 import sys
+import time
+from pathlib import Path
 
 import pytest
 from pty_harness import Terminal
@@ -87,3 +89,29 @@ def test_ctrl_c_stops_nothing_and_says_how_to_leave(workspace) -> None:
         screen.press("ctrl+c")
         screen.wait_for("q leaves finetui")
         assert screen.alive()
+
+
+# As under su: a session of its own without a controlling terminal, so that no signal comes; and
+# an account that may not look into the workspace.
+UNSIGNALLED = """
+import os, pathlib, subprocess, sys
+child = "import sys; from finetui.tui import lookout; from finetui.workspace import Workspace\\n"
+child += "def refuse(*_): raise PermissionError\\n"
+child += "lookout.loop_of = refuse\\n"
+child += "from finetui.tui.app import FinetuiApp; from finetui.workspace import find\\n"
+child += "import pathlib; sys.exit(FinetuiApp(find(pathlib.Path(sys.argv[1]))).run_to_exit())"
+process = subprocess.Popen([sys.executable, "-c", child, sys.argv[1]], start_new_session=True)
+pathlib.Path(sys.argv[1], "pid").write_text(str(process.pid))
+sys.exit(process.wait())
+"""
+
+
+def test_a_terminal_that_goes_without_a_signal_ends_the_process_for_a_rater_too(workspace) -> None:
+    with Terminal([sys.executable, "-c", UNSIGNALLED, str(workspace.root)]) as screen:
+        screen.wait_for("0 Home")
+        child = int((workspace.root / "pid").read_text())
+        screen.hang_up()
+        end = time.monotonic() + 20
+        while Path(f"/proc/{child}/fd/0").exists():
+            assert time.monotonic() < end, "it goes on without a terminal"
+            time.sleep(0.05)

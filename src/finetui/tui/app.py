@@ -116,6 +116,7 @@ class FinetuiApp(TypeAhead):
     def on_mount(self) -> None:
         if not self.is_headless:
             terminal.heed_signals(asyncio.get_running_loop(), lambda: self.exit(return_code=143))
+            self.set_interval(2.0, self._leave_if_hung_up)
         self.query_one(TopBar).workspace = self._workspace_name()
         self.call_after_refresh(self._open_first)
 
@@ -197,8 +198,9 @@ class FinetuiApp(TypeAhead):
             return
         self.devices, self.jobs, self.loop = message.devices, message.jobs, message.loop
         bar.machine = lookout.machine_line(message.devices)
-        if not self.is_headless:
-            terminal.leave_if_hung_up(sys.__stdin__.fileno() if sys.__stdin__ else 0)
+
+    def _leave_if_hung_up(self) -> None:
+        terminal.leave_if_hung_up(sys.__stdin__.fileno() if sys.__stdin__ else 0)
 
     def _write(self, text: str) -> None:
         if self._driver is not None and not self.is_headless:

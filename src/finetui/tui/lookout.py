@@ -28,9 +28,16 @@ class JobLine:
 
 
 def look(workspace: Workspace | None) -> Looked:
-    """One sample of everything; never raises for what a machine or a job folder lacks."""
-    jobs = _jobs(workspace)
-    return Looked(_devices(), jobs, loop_of(workspace, jobs) if workspace else None)
+    """One sample of everything; never raises for what a machine or a job folder lacks.
+
+    A rater's account may see nothing of the workspace but the ratings.
+    """
+    try:
+        jobs = _jobs(workspace)
+        loop = loop_of(workspace, jobs) if workspace else None
+    except PermissionError:
+        jobs, loop = (), None
+    return Looked(_devices(), jobs, loop)
 
 
 def _devices() -> Any:
