@@ -130,12 +130,6 @@ class FinetuiApp(TypeAhead):
     def _workspace_name(self) -> str:
         return clean(self.workspace.root.name) if self.workspace else "no workspace"
 
-    def use_workspace(self, workspace: Workspace) -> None:
-        """Work in another workspace from now on (home makes one where there was none)."""
-        self.workspace = workspace
-        self.query_one(TopBar).workspace = self._workspace_name()
-        self.look()
-
     # -- modes -------------------------------------------------------------------------------
 
     @property
