@@ -126,6 +126,7 @@ def test_a_tail_torn_in_the_middle_of_a_write_is_mended_and_rating_goes_on(tmp_p
     whole = file.read_bytes()
     file.write_bytes(whole + b'{"prev":"0123')
     with Ballot(session, RATERS[0]) as ballot:
+        ballot.go((ballot.current or ballot.items[0]).pid)
         ballot.vote("L")
     assert file.read_bytes() == whole
     assert Path(f"{file}.torn").read_bytes() == b'{"prev":"0123\n'
