@@ -11,7 +11,7 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 LOCKED := --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo test check format bench clean
+.PHONY: help install install-dev demo test faults check format bench clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ demo: install  ## the whole loop on the sample workspace (opens the TUI on a ter
 
 test: install-dev  ## run all tests
 	@$(BIN)/python -m pytest tests
+
+faults: install-dev  ## kill, fill and hang things at full length (an hour), and print the figures
+	@$(BIN)/python -m pytest tests -m figures -s
 
 check: install-dev  ## lint, types and the walls between the rooms
 	@$(BIN)/ruff check .

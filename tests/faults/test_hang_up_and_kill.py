@@ -14,8 +14,10 @@ from finetui.jobs.events import EventTail
 from finetui.jobs.launch import launch
 from finetui.jobs.liveness import state
 
-HANG_UPS = 20
-KILLS = 20
+FEW = 8
+LONG = pytest.mark.figures
+HANG_UPS = [FEW, pytest.param(40, marks=LONG)]
+KILLS = [FEW, pytest.param(200, marks=LONG)]
 
 
 def kill_worker(job):
@@ -50,18 +52,27 @@ def read_until(master, word):
 
 
 @pytest.mark.slow
-def test_closing_the_terminal_20_times_ends_no_run(workshop):
+@pytest.mark.parametrize("times", HANG_UPS)
+def test_closing_the_terminal_or_killing_the_screen_ends_no_run(workshop, times):
     jobs = []
-    for _ in range(HANG_UPS):
+    for number in range(times):
         job = workshop.job("pty")
         screen, master = launch_from_a_terminal(job, workshop.command(job, "steps", 25, 0.04))
         read_until(master, b"started")
         until(lambda job=job: step_reached(job, 1))
-        os.close(master)
+        killed = number % 2 == 1
+        if killed:
+            os.kill(screen, signal.SIGKILL)
+        else:
+            os.close(master)
         _, status = os.waitpid(screen, 0)
-        assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGHUP
+        sign = signal.SIGKILL if killed else signal.SIGHUP
+        assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == sign
+        if killed:
+            os.close(master)
         jobs.append(job)
-    assert [ended(job).name for job in jobs] == ["finished"] * HANG_UPS
+    print(f"{times} terminals closed or screens killed: {len(jobs)} runs to finish")
+    assert [ended(job).name for job in jobs] == ["finished"] * times
     for job in jobs:
         steps = [event["step"] for event in EventTail(job).read() if event["kind"] == "step"]
         assert steps == list(range(1, 26))
@@ -80,11 +91,12 @@ def test_a_leader_that_dies_in_the_middle_of_a_launch_loses_no_run(workshop, mon
 
 
 @pytest.mark.slow
-def test_kill_9_of_the_worker_20_times_loses_no_acknowledged_event(workshop):
+@pytest.mark.parametrize("kills", KILLS)
+def test_kill_9_of_the_worker_while_logging_loses_no_acknowledged_event(workshop, kills):
     acknowledged_in_all = lost = torn = 0
-    for number in range(KILLS):
+    for number in range(kills):
         job = workshop.start("acknowledge")
-        until(lambda job=job, number=number: step_reached(job, 50 + 97 * number))
+        until(lambda job=job, number=number: step_reached(job, 50 + 97 * (number % 20)))
         kill_worker(job)
         found = ended(job)
         assert found.name == "failed" and "signal 9 (SIGKILL)" in found.sentence
@@ -95,7 +107,7 @@ def test_kill_9_of_the_worker_20_times_loses_no_acknowledged_event(workshop):
         acknowledged_in_all += acknowledged
         lost += max(0, acknowledged - len(steps))
         torn += not job.events_path(1).read_bytes().endswith(b"\n")
-    print(f"{KILLS} kills: {lost} lost of {acknowledged_in_all} acknowledged, {torn} torn tails")
+    print(f"{kills} kills: {lost} lost of {acknowledged_in_all} acknowledged, {torn} torn tails")
     assert lost == 0 and acknowledged_in_all > 0
 
 
