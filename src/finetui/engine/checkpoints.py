@@ -1,7 +1,6 @@
-"""Checkpoints that exist wholly or not at all.
+"""The weights that a run keeps or leaves: the best so far, and the result.
 
-A checkpoint counts once its MANIFEST.json is there: it is written last, after every other file
-was synced, and lists them with their sizes. What lacks one is the rest of a broken save.
+Checkpoints to go on from are published and found by `jobs.checkpoints`.
 """
 
 from __future__ import annotations
@@ -9,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import time
 from pathlib import Path
 from typing import Any
 
@@ -21,91 +19,22 @@ from finetui.data.tokens import ChatTokenizer
 from finetui.engine.adapters import is_adapter, save_adapter_files, trained_weights
 from finetui.engine.machine import Machine
 from finetui.engine.model import write_tokenizer
+from finetui.jobs.checkpoints import draft_folder, drop_old_best, publish
 from finetui.jobs.folder import Job
-from finetui.workspace import sync_folder, write_atomic
+from finetui.workspace import sync_folder
 
-MANIFEST = "MANIFEST.json"
-PARTIAL = ".partial"
 WEIGHTS = "weights.safetensors"
 
 
-def publish(draft: Path, target: Path, **facts: Any) -> None:
-    """Sync ``draft``, move it to ``target`` and make it valid; an unfinished target is replaced."""
-    sizes = {}
-    for path in sorted(draft.rglob("*")):
-        if path.is_file():
-            _sync(path)
-            sizes[str(path.relative_to(draft))] = path.stat().st_size
-        else:
-            sync_folder(path)
-    sync_folder(draft)
-    if target.exists():
-        shutil.rmtree(target)
-    draft.rename(target)
-    sync_folder(target.parent)
-    manifest = {"t": round(time.time(), 3), **facts, "files": sizes}
-    write_atomic(target / MANIFEST, json.dumps(manifest, indent=2) + "\n")
-
-
-def manifest_of(folder: Path) -> dict[str, Any] | None:
-    """The manifest of a valid checkpoint; None when it is broken or was never finished."""
-    try:
-        manifest = json.loads((folder / MANIFEST).read_bytes())
-        sizes = manifest["files"]
-        whole = all((folder / name).stat().st_size == size for name, size in sizes.items())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
-    return manifest if whole else None
-
-
-def valid_checkpoints(folder: Path) -> list[tuple[int, Path]]:
-    """(step, path) of the valid checkpoints to resume from, oldest step first."""
-    found = []
-    for path in folder.glob("step-*"):
-        number = path.name.removeprefix("step-")
-        if number.isdigit() and manifest_of(path) is not None:
-            found.append((int(number), path))
-    return sorted(found)
-
-
-def rotate(folder: Path, keep: int) -> None:
-    """Remove the oldest valid checkpoints; at least two stay, so a broken newest one is no loss."""
-    for _, path in valid_checkpoints(folder)[: -max(2, keep)]:
-        # Without its manifest it is gone for every reader before its files are.
-        (path / MANIFEST).unlink()
-        shutil.rmtree(path, ignore_errors=True)
-
-
-def draft_folder(folder: Path) -> Path:
-    """An empty folder to save into before publishing; rests of a broken save are removed."""
-    draft = folder / PARTIAL
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
-    return draft
-
-
-def best_result(folder: Path) -> tuple[Path, dict[str, Any]] | None:
-    """The kept weights with the lowest eval loss, and their manifest."""
-    found = [
-        (path, manifest)
-        for path in folder.glob("best-*")
-        if (manifest := manifest_of(path)) is not None
-    ]
-    return min(found, key=lambda one: one[1]["eval_loss"], default=None)
-
-
 def keep_best(model: Any, folder: Path, step: int, eval_loss: float) -> None:
-    """Save the trained weights as the best ones so far, then drop the ones before."""
-    older = list(folder.glob("best-*"))
+    """Save the trained weights as the best ones so far; older ones that nobody needs go."""
     draft = draft_folder(folder)
     if is_adapter(model):
         save_adapter_files(model, draft)
     else:
         save_file(trained_weights(model), draft / WEIGHTS)
     publish(draft, folder / f"best-{step}", step=step, eval_loss=eval_loss)
-    for path in older:
-        if path.name != f"best-{step}":
-            shutil.rmtree(path, ignore_errors=True)
+    drop_old_best(folder, step)
 
 
 def load_best(model: Any, path: Path) -> None:
@@ -133,13 +62,17 @@ def save_result(
     draft = target.with_name(f".{target.name}.draft")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(mode=0o700)
-    if is_adapter(model):
-        save_adapter_files(model, draft, plain=True)
-    else:
-        save_model_files(model, draft, machine.dtype)
-    write_tokenizer(tokenizer, draft)
-    (draft / "README.md").write_text(card, encoding="utf-8")
-    replace_folder(draft, target)
+    try:
+        if is_adapter(model):
+            save_adapter_files(model, draft, plain=True)
+        else:
+            save_model_files(model, draft, machine.dtype)
+        write_tokenizer(tokenizer, draft)
+        (draft / "README.md").write_text(card, encoding="utf-8")
+        replace_folder(draft, target)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)  # on a full disk it keeps what others wait for
+        raise
     return target
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from finetui.recipe.forecast import learning_rate_at
+from finetui.recipe.curve import Curve
 from finetui.recipe.schema import Recipe
 
 
@@ -21,41 +22,44 @@ class Schedule(LRScheduler):
 
     def __init__(self, optimizer: Optimizer, recipe: Recipe, total: int) -> None:
         self._recipe = recipe
-        self.total = self.end = total
-        self.turn, self.place = 0, 0.0
-        self.peak = recipe.training.learning_rate
+        self.curve = Curve.of(recipe, total)
         super().__init__(optimizer)
 
+    @property
+    def peak(self) -> float:
+        """The highest rate of the curve."""
+        return self.curve.peak
+
     def get_lr(self) -> list[float | Tensor]:
-        share = self._share(self.last_epoch)
+        share = self.curve.share(self._recipe, self.last_epoch)
         return [float(base) * share for base in self.base_lrs]
 
     def set_peak(self, peak: float) -> None:
         """Scale the whole curve from the next update on, ``peak`` being its highest rate."""
         factor = peak / self.peak
-        self.peak = peak
+        self.curve = self.curve.with_peak(peak)
         self.base_lrs = [base * factor for base in self.base_lrs]
-        self._apply()
+        self.apply()
+
+    def follow(self, curve: Curve) -> None:
+        """Go on with another curve from the next update on."""
+        self.set_peak(curve.peak)
+        self.curve = curve
+        self.apply()
 
     def end_at(self, step: int) -> None:
         """Let the curve reach its end at ``step``, which is ahead of the current one."""
-        self.place = self._place(self.last_epoch)
-        self.turn, self.end = self.last_epoch, step
+        self.curve = self.curve.ending(self.last_epoch, step)
 
     def state_dict(self) -> dict[str, Any]:
-        return {name: value for name, value in super().state_dict().items() if name != "_recipe"}
+        kept = {name: value for name, value in super().state_dict().items() if name != "_recipe"}
+        return kept | {"curve": asdict(self.curve)}
 
-    def _share(self, step: int) -> float:
-        """The rate at a step as a share of its peak."""
-        at = learning_rate_at(self._recipe, self._place(step), self.total)
-        return at / self._recipe.training.learning_rate
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict | {"curve": Curve(**state_dict["curve"])})
 
-    def _place(self, step: int) -> float:
-        """Where in the planned curve a step is."""
-        left = (self.total - self.place) / max(1, self.end - self.turn)
-        return self.place + (step - self.turn) * left
-
-    def _apply(self) -> None:
+    def apply(self) -> None:
+        """Give the optimiser the rates of the next update."""
         rates = self.get_lr()
         for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
             group["lr"] = rate

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -13,8 +14,8 @@ from finetui.display import plural, span
 from finetui.engine.adapters import parameter_counts
 from finetui.engine.guards import Guards, Sight
 from finetui.engine.parking import Parked
-from finetui.jobs.events import EventTail
-from finetui.jobs.worker import WorkerSession
+from finetui.engine.restoring import Request, restore
+from finetui.jobs.room import Want
 
 if TYPE_CHECKING:
     from finetui.engine.trainer import JobTrainer
@@ -57,12 +58,15 @@ class JobCallback(TrainerCallback):  # type: ignore[misc]
         self.eval_every = trainer.recipe.evaluation.every
         self.save_every = trainer.recipe.checkpoints.every
         self.guards = Guards(trainer.recipe, 0)
+        self.again: list[Request] = []
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         trainer, session = self.trainer, self.trainer.session
         self.guards = Guards(trainer.recipe, state.max_steps, fp16=args.fp16)
+        if trainer.point is not None:
+            restore(trainer, trainer.point)
         everything, trained = parameter_counts(trainer.model)
         session.events.write(
             "start",
@@ -75,9 +79,7 @@ class JobCallback(TrainerCallback):  # type: ignore[misc]
             attempt=session.attempt,
         )
         session.expect_steps_within(trainer.recipe.guards.stall * 60 or math.inf)
-        taken_out = excluded_before(session)
-        if taken_out:
-            self._exclude(taken_out)
+        trainer.began = time.perf_counter()
         trainer.restart_clock()
 
     def on_pre_optimizer_step(
@@ -102,6 +104,8 @@ class JobCallback(TrainerCallback):  # type: ignore[misc]
         if not update.skipped:
             for sight in self.guards.after_update(step, update.loss):
                 self._act(sight, step)
+        trainer.session.reached(step)
+        self.obey_again(step)
         self._obey(control)
         last, ending = step >= state.max_steps, trainer.ending
         control.should_training_stop |= last or ending is not None
@@ -170,17 +174,37 @@ class JobCallback(TrainerCallback):  # type: ignore[misc]
 
     # -- requests -----------------------------------------------------------------------------
 
+    def obey_again(self, step: int) -> None:
+        """Do what an earlier attempt was asked for at this step, which is made again."""
+        while self.again and self.again[0].step <= step:
+            request = self.again.pop(0)
+            self.trainer.session.events.write("message", text=request.text)
+            if request.verb == "set":
+                self._set(**request.fields)
+            else:
+                self._exclude(request.fields["rows"])
+
+    def _forget(self, names: Collection[str]) -> None:
+        """What somebody sets now counts more than what was set before."""
+        kept = []
+        for one in self.again:
+            fields = {name: value for name, value in one.fields.items() if name not in names}
+            if one.verb != "set" or fields:
+                kept.append(replace(one, fields=fields if one.verb == "set" else one.fields))
+        self.again = kept
+
     def _obey(self, control: TrainerControl) -> None:
-        session = self.trainer.session
-        verbs = session.control.poll()
+        requests = self.trainer.requests
+        verbs = requests.poll()
         if "pause" in verbs:
-            verbs |= self._pause(session.control.fields("pause"))
+            verbs |= self._pause(requests.fields("pause"))
         control.should_evaluate |= "evaluate" in verbs
         control.should_save |= "save" in verbs
         if "set" in verbs:
-            self._set(**session.control.fields("set"))
+            self._forget(requests.fields("set"))
+            self._set(**requests.fields("set"))
         if "exclude" in verbs:
-            self._exclude(session.control.fields("exclude")["rows"])
+            self._exclude(requests.fields("exclude")["rows"])
         if verbs & {"stop", "stop_best"}:
             kind = "stop" if "stop" in verbs else "best"
             text = "stopped on request with the best so far"
@@ -188,12 +212,18 @@ class JobCallback(TrainerCallback):  # type: ignore[misc]
 
     def _pause(self, fields: dict[str, Any]) -> set[str]:
         """Wait until somebody says otherwise; with release, the GPU's memory is free meanwhile."""
-        trainer, session = self.trainer, self.trainer.session
-        if fields.get("release") and trainer.machine.on_gpu:
+        trainer = self.trainer
+        if fields.get("release") and trainer.machine.on_gpu and not trainer.ranks.several:
             verbs = self._pause_released()
         else:
-            verbs = session.hold()
+            verbs = trainer.requests.hold()
         trainer.restart_clock()
+        return verbs
+
+    def wait_for(self, want: Want) -> set[str]:
+        """Wait until the disk has room for a save, or somebody says otherwise."""
+        verbs = self.trainer.session.hold(want)
+        self.trainer.restart_clock()
         return verbs
 
     def _pause_released(self) -> set[str]:
@@ -245,18 +275,6 @@ class JobCallback(TrainerCallback):  # type: ignore[misc]
         more = f" and {len(found) - _ROWS_NAMED} more" if len(found) > _ROWS_NAMED else ""
         text = f"{plural(len(found), 'row')} left out from now on: {names}{more}"
         self.trainer.session.events.write("message", text=text)
-
-
-def excluded_before(session: WorkerSession) -> list[list[int]]:
-    """The rows that somebody took out of an earlier attempt of this job."""
-    if session.attempt == 1:
-        return []
-    return [
-        row
-        for event in EventTail(session.job).read()
-        if event["kind"] == "control" and event.get("verb") == "exclude"
-        for row in event.get("fields", {}).get("rows", [])
-    ]
 
 
 def _named(names: Sequence[str], losses: Sequence[float]) -> str:

@@ -18,24 +18,31 @@ import torch
 
 from finetui.data.tokens import ChatTokenizer
 from finetui.display import plural
-from finetui.engine import checkpoints
+from finetui.engine import sharding
 from finetui.engine.adapters import is_adapter, make_trainable, reference
 from finetui.engine.attention import StopRequested, attend
 from finetui.engine.batches import Row
 from finetui.engine.cards import card
+from finetui.engine.checkpoints import load_best, save_result
 from finetui.engine.dataset import TOO_LONG, Encoding, Prompt, mixed, prompts, shared_prompts
 from finetui.engine.evaluator import HeldOut, Samples
 from finetui.engine.generate import Settings
 from finetui.engine.machine import Machine, choose_machine
 from finetui.engine.model import load_model, load_tokenizer
 from finetui.engine.objectives import Objective, objective_of, sft_objective
+from finetui.engine.ranks import ALONE, Ranks, join, leave
+from finetui.engine.restoring import Point, find
 from finetui.engine.scoring import score_set
+from finetui.engine.sharding import put_together, require_shardable, shard
+from finetui.engine.silent import introduce
+from finetui.engine.sizes import weights_bytes
 from finetui.engine.steering import GuardError
 from finetui.engine.trainer import JobTrainer, peak_bytes
 from finetui.engine.varlen import flattens
 from finetui.errors import UserError
 from finetui.jobs.calibration import keep
-from finetui.jobs.worker import WorkerSession
+from finetui.jobs.checkpoints import best_result, valid_checkpoints
+from finetui.jobs.worker import UnsavedError, WorkerSession
 from finetui.recipe.schema import Recipe
 from finetui.workspace import Workspace, write_atomic
 
@@ -43,6 +50,8 @@ HELD_OUT, SUITE = "held-out", "suite"
 _FILES = {HELD_OUT: "outputs", SUITE: "suite"}
 # Objectives whose rows are single examples, so that general ones can be mixed in.
 _MIXED = ("sft", "pretrain")
+# Between the seeds of two ranks.
+_APART = 1_000_003
 
 
 @dataclass
@@ -54,8 +63,15 @@ class Run:
     machine: Machine
     tokenizer: ChatTokenizer
     workspace: Workspace | None = None
+    point: Point | None = None
+    ranks: Ranks = ALONE
     sets: dict[str, list[Prompt]] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def resumes(self) -> bool:
+        """Whether the run goes on from a checkpoint."""
+        return self.point is not None and self.point.checkpoint is not None
 
     def stage(self, text: str) -> None:
         self.session.events.write("stage", text=text)
@@ -84,22 +100,66 @@ class Material:
 
 
 def train(session: WorkerSession, recipe: Recipe, workspace: Workspace | None = None) -> None:
-    """Run a training job to its outcome. Raises what stops it; StopRequested before training."""
+    """Run a training job to its outcome; attempts after the first go on from a checkpoint.
+
+    Raises what stops it; StopRequested before training.
+    """
     began = time.perf_counter()
+    ranks = join(recipe.training.processes, recipe.training.sharding == "fsdp")
+    point = ranks.first_then_all(partial(find, session))
     session.events.write("stage", text="loading the model")
-    machine = choose_machine(recipe.model.precision, recipe.training.threads)
-    tokenizer = load_tokenizer(recipe.model, session.job.path / "tokenizer")
-    run = Run(session, recipe, machine, tokenizer, workspace)
+    machine = choose_machine(recipe.model.precision, recipe.training.threads, ranks)
+    if ranks.several:
+        introduce(session.job, session.attempt, machine.gpu)
+    tokenizer = load_tokenizer(recipe.model, _scratch(session, ranks))
+    run = Run(session, recipe, machine, tokenizer, workspace, point, ranks)
     material = read_data(run)
-    model = load_model(recipe.model, machine, recipe.method, packed=recipe.data.packing)
-    for name in (HELD_OUT, SUITE):
-        (session.job.path / f"{_FILES[name]}-after.jsonl").unlink(missing_ok=True)
+    require_shardable(recipe, machine, ranks)
+    # What is shared out need not fit one GPU: it comes from the host, layer by layer.
+    place = replace(machine, device=torch.device("cpu")) if ranks.sharded else machine
+    model = load_model(recipe.model, place, recipe.method, packed=recipe.data.packing)
+    if ranks.first:
+        for name in (HELD_OUT, SUITE):
+            (session.job.path / f"{_FILES[name]}-after.jsonl").unlink(missing_ok=True)
     model = put_training_on(run, model)
-    with _as_it_starts(model):
-        score_all(run, model, "before", 0)
+    if ranks.sharded:
+        shard(model, machine, ranks)
+        _leave_answers_out(run)
+    if run.resumes:
+        _carry_on(run)
+    else:
+        ranks.first_does(partial(_score_start, run, model))
     trainer = build_trainer(run, model, material)
     fit(run, trainer)
-    conclude(run, trainer, began)
+    if ranks.sharded:
+        put_together(trainer.model, keep=ranks.first)
+    if ranks.first:
+        conclude(run, trainer, began)
+    leave(session.job)
+
+
+def _scratch(session: WorkerSession, ranks: Ranks) -> Path:
+    """Where a converted tokenizer goes: for each rank a folder of its own."""
+    name = "tokenizer" if ranks.first else f"ranks/tokenizer-r{ranks.rank}"
+    return session.job.path / name
+
+
+def _leave_answers_out(run: Run) -> None:
+    """Nobody answers with a share of a model: its loss is measured, its answers are not."""
+    if run.sets or run.recipe.evaluation.samples:
+        run.sets.clear()
+        run.warn("answers are not written while the model is shared out: finetui evaluate does it")
+
+
+def _score_start(run: Run, model: Any) -> None:
+    with _as_it_starts(model):
+        score_all(run, model, "before", 0)
+
+
+def _carry_on(run: Run) -> None:
+    """Take over what was measured before training, so that it is not measured again."""
+    assert run.point is not None
+    run.metrics |= run.point.state["metrics"] | {"resumed_from": run.point.step}
 
 
 def read_data(run: Run) -> Material:
@@ -130,7 +190,11 @@ def put_training_on(run: Run, model: Any) -> Any:
 
     run.stage("putting the adapter on" if run.recipe.method.kind != "full" else "freeing weights")
     set_seed(run.recipe.training.seed)
-    return make_trainable(model, run.recipe, run.machine)
+    model = make_trainable(model, run.recipe, run.machine)
+    if not run.ranks.first:
+        # The same start, but not the same dropout.
+        set_seed((run.recipe.training.seed + _APART * run.ranks.rank) % 2**32)
+    return model
 
 
 def build_trainer(run: Run, model: Any, material: Material) -> JobTrainer:
@@ -156,12 +220,15 @@ def build_trainer(run: Run, model: Any, material: Material) -> JobTrainer:
         held_out=_held_out(run, material.held_out, objective),
         probe=_held_out(run, material.probe, plain),
         samples=_samples(run),
+        point=run.point,
+        metrics=run.metrics,
+        ranks=run.ranks,
     )
 
 
 def fit(run: Run, trainer: JobTrainer) -> None:
     """Train, with the held-out loss before and after."""
-    if trainer.held_out is not None:
+    if trainer.held_out is not None and not run.resumes:
         run.stage("held-out loss before training")
         run.metrics["eval_loss_before"] = trainer.evaluate()["eval_loss"]
     run.stage("training")
@@ -170,11 +237,13 @@ def fit(run: Run, trainer: JobTrainer) -> None:
     gc.freeze()
     trained = trainer.train()
     gc.unfreeze()
+    if trainer.row_file is not None:
+        trainer.row_file.close()
     totals = trainer.totals
     run.metrics |= {
         "steps": trainer.state.global_step,
         "train_loss": totals.loss / totals.updates if totals.updates else None,
-        "train_seconds": round(trained.metrics["train_runtime"], 1),
+        "train_seconds": round(trainer.spent + trained.metrics["train_runtime"], 1),
         **cost(run.machine, trainer),
     }
     if trainer.eval_loss is not None:
@@ -187,7 +256,8 @@ def cost(machine: Machine, trainer: JobTrainer) -> dict[str, Any]:
     found: dict[str, Any] = {"peak_bytes": peak_bytes(machine), "tokens": totals.tokens}
     if totals.step_s:
         found["step_s"] = round(median(totals.step_s), 6)
-        found["tokens_per_s"] = round(totals.tokens / sum(totals.step_s), 3)
+    if totals.seconds:
+        found["tokens_per_s"] = round(totals.tokens / totals.seconds, 3)
     if machine.on_gpu:
         found["peak_reserved_bytes"] = torch.cuda.max_memory_reserved(machine.device)
     return found
@@ -205,16 +275,20 @@ def conclude(run: Run, trainer: JobTrainer, began: float) -> None:
         _put_best_back(run, trainer)
     if ending is not None and ending.kind == "fault":
         raise GuardError(ending, _salvage(run, trainer))
-    result = save(run, trainer)
+    try:
+        result = save(run, trainer)
+    except UnsavedError as error:
+        _end(run, "stopped", _unsaved_sentence(run, trainer, error))
+        return
     try:
         if ending is not None and ending.kind == "stop":
             raise StopRequested
         score_all(run, trainer.model, "after", trainer.state.global_step)
+        _write_card(run, result)
     except StopRequested:
         _end(run, "stopped", _stopped_sentence(run, trainer))
         return
-    write_atomic(result / "README.md", card(run.session.job, run.metrics))
-    run.metrics["seconds"] = round(time.perf_counter() - began, 1)
+    run.metrics["seconds"] = round(trainer.spent + time.perf_counter() - began, 1)
     run.metrics["cpu_seconds"] = round(_cpu_seconds(), 1)
     sentence = _finished_sentence(run, trainer)
     if ending is None or ending.kind == "early":
@@ -225,11 +299,17 @@ def conclude(run: Run, trainer: JobTrainer, began: float) -> None:
 
 
 def save(run: Run, trainer: JobTrainer) -> Path:
-    """Publish the result folder."""
+    """Publish the result folder, paused while the disk is full. Raises UnsavedError."""
     run.session.require_newest()
-    job = run.session.job
-    path = checkpoints.save_result(
-        trainer.model, job, card(job, run.metrics), run.tokenizer, run.machine
+    job, model, ending = run.session.job, trainer.model, trainer.ending
+    adapter = is_adapter(model)
+    path = run.session.until_saved(
+        "the adapter" if adapter else "the model",
+        job.path,
+        weights_bytes(model, None if adapter else run.machine.dtype),
+        lambda: save_result(model, job, card(job, run.metrics), run.tokenizer, run.machine),
+        hold=trainer.steering.wait_for,
+        patient=ending is None or ending.kind != "stop",
     )
     run.say(f"{path.name} saved: {path}")
     return path
@@ -301,7 +381,7 @@ def _held_out(run: Run, encoding: Encoding | None, objective: Objective) -> Held
 
 def _samples(run: Run) -> Samples | None:
     settings, path = run.recipe.evaluation, run.recipe.data.eval
-    if not settings.samples or not path:
+    if not settings.samples or not path or run.ranks.sharded:
         return None
     rows = run.sets.get(HELD_OUT) or prompts(
         path, settings.samples, run.recipe.training.seed, run.workspace
@@ -371,7 +451,7 @@ def _as_it_starts(model: Any) -> AbstractContextManager[None]:
 
 
 def _put_best_back(run: Run, trainer: JobTrainer) -> None:
-    found = checkpoints.best_result(trainer.folder)
+    found = best_result(trainer.folder)
     if found is None or not run.recipe.evaluation.keep_best or trainer.held_out is None:
         return
     path, manifest = found
@@ -381,7 +461,7 @@ def _put_best_back(run: Run, trainer: JobTrainer) -> None:
     )
     if manifest["step"] == trainer.state.global_step:
         return
-    checkpoints.load_best(trainer.model, path)
+    (sharding.fill if run.ranks.sharded else load_best)(trainer.model, path)
     last = trainer.eval_loss if trainer.evaluated_at == trainer.state.global_step else None
     run.say(
         f"took the weights of step {manifest['step']} (eval loss {manifest['eval_loss']:.4f})"
@@ -395,9 +475,13 @@ def _salvage(run: Run, trainer: JobTrainer) -> str:
     sound = all(bool(torch.isfinite(one).all()) for one in trained)
     if not trainer.totals.updates or not sound:
         return ""
+    try:
+        saved = save(run, trainer)
+    except UnsavedError as error:
+        return str(error)
     best = run.metrics.get("best_step")
     step = f"step {best}" if best else f"the {trainer.totals.updates} updates before"
-    return f"{save(run, trainer).name}/ has the weights of {step}"
+    return f"{saved.name}/ has the weights of {step}"
 
 
 def _padding_share(rows: Sequence[Row]) -> float:
@@ -409,7 +493,8 @@ def _padding_share(rows: Sequence[Row]) -> float:
 def _end(run: Run, status: str, sentence: str, guard: str = "") -> None:
     more = {"reason": guard} if guard else {}
     run.session.outcome(status, metrics=run.metrics, sentence=sentence, **more)
-    keep(run.session.job)
+    if not run.ranks.several:  # its pace tells nothing of one process, which forecasts go by
+        keep(run.session.job)
 
 
 def _finished_sentence(run: Run, trainer: JobTrainer) -> str:
@@ -434,6 +519,26 @@ def _stopped_sentence(run: Run, trainer: JobTrainer) -> str:
     step, steps = trainer.state.global_step, trainer.state.max_steps
     what = "adapter" if is_adapter(trainer.model) else "model"
     return f"{who} at step {step:,} of {steps:,}; the {what} is saved, not scored"
+
+
+def _unsaved_sentence(run: Run, trainer: JobTrainer, error: UnsavedError) -> str:
+    """How a run ended that was told to stop while its result found no room."""
+    who = "told to end by the system" if run.session.terminated else "stopped on request"
+    step, steps = trainer.state.global_step, trainer.state.max_steps
+    kept = valid_checkpoints(trainer.folder)
+    left = (
+        f"the newest checkpoint is of step {kept[-1][0]:,}: make room and resume it"
+        if kept
+        else "there is no checkpoint either"
+    )
+    return f"{who} at step {step:,} of {steps:,}; {error}; {left}"
+
+
+def _write_card(run: Run, result: Path) -> None:
+    text = card(run.session.job, run.metrics)
+    run.session.until_saved(
+        "the card", result, len(text), lambda: write_atomic(result / "README.md", text)
+    )
 
 
 def _cpu_seconds() -> float:

@@ -10,10 +10,14 @@ import math
 import resource
 import shutil
 import sys
+import tempfile
 import time
 from array import array
-from collections.abc import Mapping, Sequence
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,19 +26,24 @@ from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainingArguments
 from transformers.trainer_callback import DefaultFlowCallback, ProgressCallback
 
-from finetui.engine import checkpoints, optimiser
-from finetui.engine.batches import Contents, Row
+from finetui.engine import optimiser, restoring, sharding, sizes
+from finetui.engine.adapters import is_adapter, save_adapter_files
+from finetui.engine.batches import NOTHING, Contents, Row
+from finetui.engine.checkpoints import keep_best
 from finetui.engine.dataset import Encoding
 from finetui.engine.evaluator import HeldOut, Samples
 from finetui.engine.losses import Told
 from finetui.engine.machine import Machine
 from finetui.engine.objectives import Objective
-from finetui.engine.order import Order, TrainingRows
+from finetui.engine.order import Order, Ordered, TrainingRows, Updates
+from finetui.engine.ranks import ALONE, Ranks, Requests, merged
 from finetui.engine.reporting import reports
+from finetui.engine.restoring import Point
 from finetui.engine.schedule import Schedule
 from finetui.engine.steering import Ending, JobCallback
+from finetui.jobs import checkpoints, procfs, room
 from finetui.jobs.rowlosses import RowLossWriter
-from finetui.jobs.worker import WorkerSession
+from finetui.jobs.worker import UnsavedError, WorkerSession
 from finetui.recipe.schema import Recipe
 
 _SOURCES_SHOWN = 64
@@ -58,10 +67,11 @@ class Update:
     sources: list[list[int]] = field(default_factory=list)
     row_items: list[int] = field(default_factory=list)
     row_losses: list[float] = field(default_factory=list)
-    figures: dict[str, torch.Tensor] = field(default_factory=dict)
+    figures: dict[str, Any] = field(default_factory=dict)
     skipped: bool = False
     _losses: list[torch.Tensor] = field(default_factory=list)
     _rows: list[torch.Tensor] = field(default_factory=list)
+    _sizes: list[tuple[int, int]] = field(default_factory=list)
 
     def add(self, contents: Contents, loss: torch.Tensor, told: Told) -> None:
         """Take in one batch; ``loss`` is already divided by the items of the whole update."""
@@ -69,14 +79,18 @@ class Update:
         self.trained_tokens += contents.trained_tokens
         self.sources += contents.sources
         self._losses.append(loss.detach().reshape(1))
+        self._sizes.append((len(contents.sources), 0 if told.rows is None else len(told.rows)))
         if told.rows is not None:
             self.row_items += contents.row_items
             self._rows.append(told.rows)
         for name, value in told.figures.items():
             self.figures[name] = self.figures[name] + value if name in self.figures else value
 
-    def settle(self, norm: torch.Tensor | float | None) -> None:
-        """Read everything in one transfer: a GPU waits once an update."""
+    def settle(self, norm: torch.Tensor | float | None, ranks: Ranks = ALONE) -> None:
+        """Read everything in one transfer: a GPU waits once an update.
+
+        With several ranks each then has the whole update, in the order of one process.
+        """
         device = self._losses[0].device
         norms = [] if norm is None else [torch.as_tensor(norm, device=device).reshape(1)]
         parts = [part.float() for part in (*norms, *self._losses, *self._rows)]
@@ -85,6 +99,42 @@ class Update:
         self.norm = numbers[0] if norms else None
         self.loss = sum(numbers[start : start + len(self._losses)])
         self.row_losses = numbers[start + len(self._losses) :]
+        if ranks.several:
+            self._join(ranks, numbers[start : start + len(self._losses)])
+
+    def _join(self, ranks: Ranks, losses: list[float]) -> None:
+        """Take in the batches of the other ranks."""
+        named = list(self.figures)
+        values = (
+            torch.stack([self.figures[name].float() for name in named]).tolist() if named else []
+        )
+        mine: dict[str, Any] = {
+            "loss": sum(losses),
+            "tokens": [self.tokens, self.trained_tokens],
+            "figures": dict(zip(named, values, strict=True)),
+            "batches": list(self._batches()),
+        }
+        parts = ranks.gather(mine)
+        self.loss = sum(part["loss"] for part in parts)
+        self.tokens, self.trained_tokens = (
+            sum(part["tokens"][at] for part in parts) for at in (0, 1)
+        )
+        self.figures = _summed(part["figures"] for part in parts)
+        batches = merged([part["batches"] for part in parts])
+        self.sources, self.row_items, self.row_losses = (
+            [one for batch in batches for one in batch[at]] for at in range(3)
+        )
+
+    def _batches(self) -> Iterator[tuple[list[list[int]], list[int], list[float]]]:
+        """Sources, items and losses of the rows of each batch."""
+        source = row = 0
+        for sources, rows in self._sizes:
+            yield (
+                self.sources[source : source + sources],
+                self.row_items[row : row + rows],
+                self.row_losses[row : row + rows],
+            )
+            source, row = source + sources, row + rows
 
     def worst(self) -> list[tuple[list[int], float]]:
         """Each row, (file, line), with its mean loss; the highest first, not a number leads."""
@@ -101,6 +151,14 @@ class Update:
         )
 
 
+def _summed(parts: Iterable[dict[str, float]]) -> dict[str, float]:
+    total: dict[str, float] = {}
+    for part in parts:
+        for name, value in part.items():
+            total[name] = total.get(name, 0.0) + value
+    return total
+
+
 @dataclass
 class Window:
     """What happened since the last step event; times in seconds."""
@@ -110,7 +168,7 @@ class Window:
     tokens: int = 0
     items: float = 0.0
     losses: list[float] = field(default_factory=list)
-    figures: dict[str, torch.Tensor] = field(default_factory=dict)
+    figures: dict[str, Any] = field(default_factory=dict)
     sources: list[list[int]] = field(default_factory=list)
 
     def add(self, update: Update, seconds: float) -> None:
@@ -136,17 +194,20 @@ class Window:
 
 @dataclass
 class Totals:
-    """Sums since the start of this attempt; ``step_s`` has the seconds of every step."""
+    """Sums since the first step, over all attempts that led here; ``seconds`` are those of the
+    steps, and ``step_s`` has each of this attempt."""
 
     tokens: int = 0
     trained_tokens: int = 0
     updates: int = 0
     loss: float = 0.0
+    seconds: float = 0.0
     step_s: array[float] = field(default_factory=lambda: array("d"))
 
     def add(self, update: Update, seconds: float) -> None:
         self.tokens += update.tokens
         self.trained_tokens += update.trained_tokens
+        self.seconds += seconds
         self.step_s.append(seconds)
         if not update.skipped:
             self.updates += 1
@@ -158,7 +219,8 @@ class JobTrainer(Trainer):  # type: ignore[misc]
 
     ``rows`` are packed or single. ``held_out`` gives the eval loss, exact over all its items,
     ``probe`` the loss on general rows beside it, ``samples`` answers to read. How a run that did
-    not reach its last step came to its end is in ``ending``.
+    not reach its last step came to its end is in ``ending``. ``point`` is where it goes on, None
+    for a first attempt; ``metrics`` are those of the run.
     """
 
     def __init__(
@@ -173,37 +235,50 @@ class JobTrainer(Trainer):  # type: ignore[misc]
         held_out: HeldOut | None = None,
         probe: HeldOut | None = None,
         samples: Samples | None = None,
+        ranks: Ranks = ALONE,
+        point: Point | None = None,
+        metrics: dict[str, Any] | None = None,
     ) -> None:
+        self.point, self.metrics = point, {} if metrics is None else metrics
         self.recipe, self.machine, self.session = recipe, machine, session
+        self.ranks, self.requests = ranks, Requests(session, ranks)
         self.data, self.objective = data, objective
         self.held_out, self.probe, self.samples = held_out, probe, samples
         self.rows = TrainingRows(rows)
         settings = recipe.training
-        self.order = Order(
-            self.rows, recipe.data.order, settings.batch_size * settings.accumulation, settings.seed
+        size = settings.batch_size * settings.accumulation * ranks.world
+        self.order = Order(self.rows, recipe.data.order, size, settings.seed)
+        self.updates = Updates(
+            self.order, settings.batch_size, settings.accumulation, ranks.world, ranks.rank
         )
         self.folder = session.job.path / "checkpoints"
         self.row_file = (
-            RowLossWriter(session.job, session.attempt) if recipe.logging.row_losses else None
+            RowLossWriter(session.job, session.attempt)
+            if recipe.logging.row_losses and ranks.first
+            else None
         )
         self.update, self.window, self.totals = Update(), Window(), Totals()
-        self.best_loss, self.since_best = math.inf, 0
+        self.ordered = Ordered()
+        self.best_loss, self.best_step, self.since_best = math.inf, 0, 0
         self.evaluated_at = -1
         self.eval_loss: float | None = None
         self.ending: Ending | None = None
         self.steering = JobCallback(self)
+        # Seconds of training before this attempt, and when this one's began.
+        self.spent, self.began = 0.0, time.perf_counter()
         self._clock = time.perf_counter()
-        checkpoints.draft_folder(self.folder)
+        if ranks.first:
+            checkpoints.draft_folder(self.folder)
         super().__init__(
             model=model,
-            args=training_arguments(recipe, machine, self.folder / checkpoints.PARTIAL),
+            args=training_arguments(recipe, machine, self.folder / checkpoints.PARTIAL, ranks),
             train_dataset=self.rows,
             data_collator=objective.collate,
             callbacks=[self.steering],
         )
         for unwanted in (PrinterCallback, ProgressCallback, DefaultFlowCallback):
             self.remove_callback(unwanted)
-        for report in reports(recipe, session.job):
+        for report in reports(recipe, session.job) if ranks.first else ():
             self.add_callback(report)
         # Our loss divides by the items of the whole update already, and needs their number.
         self.loss_is_scaled_for_ga = True
@@ -215,21 +290,51 @@ class JobTrainer(Trainer):  # type: ignore[misc]
         """Batches in our order. Nothing is fetched ahead: a row taken out is out at once."""
         return DataLoader(
             self.rows,
-            batch_size=self.args.per_device_train_batch_size,
-            sampler=self.order,
+            batch_sampler=self.updates,
             collate_fn=self.data_collator,
             pin_memory=self.machine.on_gpu,
+            # Its seed is drawn at each epoch: not from the random state that a run goes on with.
+            generator=torch.Generator(),
         )
 
     def set_initial_training_values(self, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
         planned: tuple[Any, ...] = super().set_initial_training_values(*args, **kwargs)
         return (_EPOCHS_WITHOUT_END, *planned[1:])
 
+    def _init_training_state(self, *args: Any, **kwargs: Any) -> tuple[int, int]:
+        """The step and the epoch to begin with; `restoring` brings everything else."""
+        planned: tuple[int, int] = super()._init_training_state(*args, **kwargs)
+        if self.point is None or self.point.checkpoint is None:
+            return planned
+        self.state.global_step = self.point.step
+        return restoring.go_to(self), 0
+
     def _run_epoch(self, *args: Any, epoch: int, **kwargs: Any) -> None:
-        self.order.epoch = epoch
+        """One epoch, or what is left of it: the order begins where the run goes on."""
+        if self.state.global_step >= self.state.max_steps or self.ending is not None:
+            self.control.should_training_stop = True
+            return
+        self.order.begin(epoch)
+        left = self.order.left
+        kwargs["steps_in_epoch"] = self.updates.batches(left)
+        kwargs["num_update_steps_per_epoch"] = self.updates.updates(left)
         super()._run_epoch(*args, epoch=epoch, **kwargs)
 
+    def _wrap_model(self, model: Any, training: bool = True, **kwargs: Any) -> Any:
+        if self.ranks.sharded and training:
+            return sharding.Together(model)
+        return super()._wrap_model(model, training=training, **kwargs)
+
+    def compute_loss_context_manager(self) -> ExitStack:
+        """The number format, where it is not the Trainer that wraps the model."""
+        stack: ExitStack = super().compute_loss_context_manager()
+        if self.ranks.sharded:
+            stack.enter_context(self.machine.autocast())
+        return stack
+
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        if self.ranks.sharded:
+            sharding.rest(self.model)  # the optimiser's parameters are the shares
         self.optimizer: Any = self.optimizer or optimiser.build(self.model, self.recipe)
         return cast(torch.optim.Optimizer, self.optimizer)
 
@@ -252,21 +357,39 @@ class JobTrainer(Trainer):  # type: ignore[misc]
     ) -> Any:
         contents: Contents = inputs.pop("contents")
         loss, told = self.objective.loss(model, inputs, self.update.items)
+        if contents.idle:
+            # The other ranks have rows still: this one only takes part in what they do together.
+            loss, told = loss * 0.0, Told()
         self.update.add(contents, loss, told)
+        if self.ranks.several:
+            # The gradients of the ranks are averaged, and the items are those of them all.
+            loss = loss * self.ranks.world
         return (loss, {}) if return_outputs else loss
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: Any) -> Any:
-        """Items of one update. One process, so there is nothing to gather."""
-        self.update.items = float(sum(map(self.objective.items, batch_samples)))
+        """Items of one update, over all ranks."""
+        items = 0
+        taken = self.updates.taken(len(batch_samples))
+        for batch, idle in zip(batch_samples, taken, strict=True):
+            if idle:
+                batch["contents"] = NOTHING
+            else:
+                items += self.objective.items(batch)
+        self.update.items = self.ranks.total(float(items))[0]
         return torch.tensor(self.update.items)
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         norm = super()._get_grad_norm(model, grad_norm)
-        self.update.settle(norm)
+        if self.ranks.sharded:
+            norm = sharding.plain(norm)
+        self.update.settle(norm, self.ranks)
         return norm
 
     def floating_point_ops(self, inputs: Any) -> int:
         return 0  # nobody reads it
+
+    def store_flos(self) -> None:
+        """Nothing: with several ranks it would wait for those that do not save."""
 
     def step_ended(self) -> Update:
         """Close the accounts of one update and return it; called at its edge."""
@@ -274,6 +397,8 @@ class JobTrainer(Trainer):  # type: ignore[misc]
         seconds = now - self._clock
         self.window.add(update, seconds)
         self.totals.add(update, seconds)
+        self.ordered.add(update.sources)
+        self.state.epoch = self.order.epochs
         if self.row_file is not None and update.row_losses:
             self.row_file.append(
                 self.state.global_step,
@@ -319,6 +444,8 @@ class JobTrainer(Trainer):  # type: ignore[misc]
             rss_bytes=resident,
             figures=figures,
             rows=window.sources[-_SOURCES_SHOWN:],
+            order=self.ordered.digest,
+            **self._places(resident),
         )
         self.report({"loss": loss, "learning_rate": rate, "grad_norm": grad_norm,
                      "tokens_per_s": speed, **figures})  # fmt: skip
@@ -327,11 +454,31 @@ class JobTrainer(Trainer):  # type: ignore[misc]
         """Hand figures to the reports that the recipe asks for (tensorboard, wandb, ...)."""
         if self.recipe.logging.report_to:
             plain = {name: value for name, value in figures.items() if value is not None}
-            self.callback_handler.on_log(self.args, self.state, self.control, plain)
+            try:
+                self.callback_handler.on_log(self.args, self.state, self.control, plain)
+            except Exception as error:
+                if not room.is_full(error):
+                    raise
+                text = f"{', '.join(self.recipe.logging.report_to)} got no figures: {error}"
+                self.session.events.write("warning", text=text)
 
     def source_names(self, sources: Sequence[Sequence[int]]) -> list[str]:
         """file:line of each example."""
         return [f"{Path(self.data.files[file]).name}:{line}" for file, line in sources]
+
+    def _places(self, resident: int) -> dict[str, Any]:
+        """Where each of several ranks is, and the memory it takes, in bytes."""
+        if not self.ranks.several:
+            return {}
+        mine = {
+            "rank": self.ranks.rank,
+            "host": procfs.host(),
+            "gpu": self.machine.gpu,
+            "memory_bytes": self._memory_now(resident),
+            "memory_peak_bytes": peak_bytes(self.machine),
+            "rss_bytes": resident,
+        }
+        return {"ranks": self.ranks.gather(mine)}
 
     def _memory_now(self, resident: int) -> int:
         """Bytes that the process holds on its device, as other programs see them."""
@@ -347,11 +494,15 @@ class JobTrainer(Trainer):  # type: ignore[misc]
         if self.held_out is None or self.evaluated_at == self.state.global_step:
             return {}
         began = time.perf_counter()
-        loss, figures = self.held_out.measure(self.model, self.machine, self.session.beat)
+        loss, figures = self.held_out.measure(
+            self.model, self.machine, self.session.beat, self.ranks
+        )
         probe = {}
         if self.probe is not None:
-            rows = self.probe.measure(self.model, self.machine, self.session.beat)
+            rows = self.probe.measure(self.model, self.machine, self.session.beat, self.ranks)
             probe = {"probe_loss": rows[0]}
+        if self.ranks.sharded:
+            sharding.rest(self.model)
         self.eval_loss, self.evaluated_at = loss, self.state.global_step
         self.session.events.write(
             "eval",
@@ -363,7 +514,7 @@ class JobTrainer(Trainer):  # type: ignore[misc]
         )
         named = {f"eval_{name}": value for name, value in figures.items()}
         self.report({"eval_loss": loss, **probe, **named})
-        self._show_samples()
+        self.ranks.first_does(self._show_samples)
         if self.state.global_step > 0:
             self._judge(loss)
         self.restart_clock()
@@ -385,9 +536,10 @@ class JobTrainer(Trainer):  # type: ignore[misc]
     def _judge(self, loss: float) -> None:
         settings = self.recipe.evaluation
         if loss < self.best_loss:
-            self.best_loss, self.since_best = loss, 0
+            self.best_loss, self.best_step, self.since_best = loss, self.state.global_step, 0
             if settings.keep_best:
-                self._keep_best(loss)
+                with self._whole():
+                    self.ranks.first_does(lambda: self._keep_best(loss))
         else:
             self.since_best += 1
         if settings.early_stopping and self.since_best >= settings.early_stopping:
@@ -401,10 +553,13 @@ class JobTrainer(Trainer):  # type: ignore[misc]
 
     def _keep_best(self, loss: float) -> None:
         self.session.require_newest()
-        try:
-            checkpoints.keep_best(self.model, self.folder, self.state.global_step, loss)
-        except OSError as error:
-            self._unsaved(error)
+        step = self.state.global_step
+        self._until_saved(
+            f"the best adapter or model, of step {step}",
+            self.folder / f"best-{step}",
+            sizes.weights_bytes(self.model),
+            lambda: keep_best(self.model, self.folder, step, loss),
+        )
 
     # -- checkpoints --------------------------------------------------------------------------
 
@@ -412,32 +567,108 @@ class JobTrainer(Trainer):  # type: ignore[misc]
         """Let the Trainer write into a draft, then publish it as step-N and rotate."""
         step = self.state.global_step
         target = self.folder / f"step-{step}"
-        if checkpoints.manifest_of(target) is not None:
+        if self.ranks.share(checkpoints.manifest_of(target) is not None):
             return
-        self.session.require_newest()
-        draft = checkpoints.draft_folder(self.folder)
-        try:
-            super()._save_checkpoint(model, trial)
-            saved = draft / f"checkpoint-{step}"
-            # A pickle that resuming does not need.
-            (saved / "training_args.bin").unlink(missing_ok=True)
-            checkpoints.publish(saved, target, step=step, attempt=self.session.attempt)
-        except OSError as error:
-            shutil.rmtree(draft, ignore_errors=True)
-            self._unsaved(error)
-            return
-        checkpoints.rotate(self.folder, self.recipe.checkpoints.keep)
-        self.session.events.write("checkpoint", step=step, path=str(target))
+        self._others_random = self._random_states()
+        with self._whole(states=True):
+            self.ranks.first_does(lambda: self._save_step(model, trial, target))
         self.restart_clock()
 
-    def _unsaved(self, error: OSError) -> None:
-        """A full disk costs a checkpoint, not the run; any other fault ends it."""
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise error
-        self.session.events.write(
-            "warning",
-            text=f"the disk is full: step {self.state.global_step} was not saved; training goes on",
+    @contextmanager
+    def _whole(self, states: bool = False) -> Iterator[None]:
+        """Inside, rank 0 has all of what is trained, also where it is shared out."""
+        if not self.ranks.sharded:
+            yield
+            return
+        first = self.ranks.first
+        with (
+            sharding.whole(self.model, keep=first),
+            sharding.whole_states(self.optimizer, keep=first and states),
+        ):
+            yield
+
+    def _save_step(self, model: Any, trial: Any, target: Path) -> None:
+        step = self.state.global_step
+        self.session.require_newest()
+        saved = self._until_saved(
+            f"the checkpoint of step {step}",
+            target,
+            sizes.checkpoint_bytes(self.model, self.optimizer),
+            lambda: self._write_checkpoint(model, trial, target),
         )
+        if not saved:
+            return
+        checkpoints.rotate(self.folder, self.recipe.checkpoints.keep)
+        checkpoints.drop_old_best(self.folder, self.best_step)
+        self.session.events.write("checkpoint", step=step, path=str(target))
+
+    @cached_property
+    def rows_digest(self) -> str:
+        """What tells these rows from others."""
+        return restoring.rows_digest(self.rows.all)
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        """An adapter as we write it: the Trainer's way may ask the hub about the vocabulary."""
+        if output_dir is None or not is_adapter(self.model):
+            super()._save(output_dir, state_dict)
+        elif self.args.should_save:
+            Path(output_dir).mkdir(parents=True, exist_ok=True)
+            save_adapter_files(self.model, Path(output_dir))
+
+    def _write_checkpoint(self, model: Any, trial: Any, target: Path) -> None:
+        step = self.state.global_step
+        draft = checkpoints.draft_folder(self.folder)
+        super()._save_checkpoint(model, trial)
+        saved = draft / f"checkpoint-{step}"
+        # A pickle that resuming does not need.
+        (saved / "training_args.bin").unlink(missing_ok=True)
+        for rank, state in enumerate(self._others_random, start=1):
+            (saved / f"rng_state_{rank}.pth").write_bytes(state)
+        restoring.write_state(self, saved)
+        # Writing may have taken a while.
+        self.session.require_newest()
+        checkpoints.publish(saved, target, **restoring.facts_of(self))
+
+    def _random_states(self) -> list[bytes]:
+        """The random state of each rank above 0, as the Trainer would save it."""
+        mine = ""
+        if not self.ranks.first:
+            with tempfile.TemporaryDirectory() as folder:
+                self._save_rng_state(folder)
+                (file,) = Path(folder).iterdir()
+                mine = b64encode(file.read_bytes()).decode()
+        return [b64decode(state) for state in self.ranks.gather(mine)[1:]]
+
+    def _until_saved(self, what: str, target: Path, need: int, save: Callable[[], object]) -> bool:
+        """Save into ``target`` by way of the draft, paused while the disk is full (need: bytes).
+
+        False when a stop was asked for and the disk is full still: then there is no ``target``.
+        """
+        ending = self.ending
+
+        def write() -> None:
+            try:
+                save()
+            except Exception as error:
+                full = room.is_full(error, self.folder, need)
+                # What is half written would keep the room that is waited for.
+                shutil.rmtree(self.folder / checkpoints.PARTIAL, ignore_errors=True)
+                if checkpoints.manifest_of(target) is None:
+                    shutil.rmtree(target, ignore_errors=True)
+                if full and not isinstance(error, OSError):
+                    raise OSError(errno.ENOSPC, str(error)) from error
+                raise
+
+        try:
+            self.session.until_saved(
+                what, self.folder, need, write, hold=self.steering.wait_for,
+                patient=ending is None or ending.kind != "stop",
+            )  # fmt: skip
+        except UnsavedError as error:
+            self.session.events.write("warning", text=str(error))
+            self.session.control.keep(error.verbs)
+            return False
+        return True
 
 
 def peak_bytes(machine: Machine) -> int:
@@ -448,7 +679,9 @@ def peak_bytes(machine: Machine) -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def training_arguments(recipe: Recipe, machine: Machine, folder: Path) -> TrainingArguments:
+def training_arguments(
+    recipe: Recipe, machine: Machine, folder: Path, ranks: Ranks = ALONE
+) -> TrainingArguments:
     """The recipe in the Trainer's words, where it is asked: optimiser, schedule, order, reports
     and everything about the model are ours; JobCallback says when to save, evaluate and log."""
     settings = recipe.training
@@ -475,4 +708,11 @@ def training_arguments(recipe: Recipe, machine: Machine, folder: Path) -> Traini
         remove_unused_columns=False,
         dataloader_pin_memory=machine.on_gpu,
         average_tokens_across_devices=False,
+        **(_together(ranks) if ranks.several else {}),
     )
+
+
+def _together(ranks: Ranks) -> dict[str, Any]:
+    """What several processes need beside: every rank has the same buffers and uses the same
+    weights, experts that no row of a rank went to excepted."""
+    return {"ddp_broadcast_buffers": False, "ddp_find_unused_parameters": True}
