@@ -1,16 +1,19 @@
-"""A subprocess in which the real pynvml finds the fake library."""
+"""Subprocesses in which the real pynvml finds the fake library."""
 
 import importlib.util
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+from job_workshop import Workshop, kill_process, until
+
+from finetui.jobs import leases, procfs
 
 
 def _load_build() -> ModuleType:
@@ -63,6 +66,50 @@ def sample(library: Path, tmp_path: Path) -> Callable[..., list[dict[str, Any]]]
         return [json.loads(line) for line in done.stdout.splitlines()]
 
     return run
+
+
+@pytest.fixture
+def gpus(
+    nvml: ModuleType, library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., None]:
+    """Give the jobs of a test a machine with these devices: lines of the state file.
+
+    The leases of this machine are in a folder of the test's own.
+    """
+    state = tmp_path / "nvml-state"
+
+    def have(*devices: str, error: int = 0) -> None:
+        nvml.write_state(tmp_path / "next", *devices, error=error)
+        (tmp_path / "next").replace(state)  # a supervisor may be reading
+
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(library))
+    monkeypatch.setenv("FAKE_NVML_STATE", str(state))
+    monkeypatch.setenv("FINETUI_LEASES", str(tmp_path / "leases"))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    return have
+
+
+@pytest.fixture
+def workshop(tmp_path: Path) -> Iterator[Workshop]:
+    made = Workshop(tmp_path / "jobs")
+    yield made
+    # The waiting ones first: they have no record yet, and each end would start the next.
+    until(lambda: not _end_all(tmp_path / "leases"))
+    made.sweep()
+
+
+def _end_all(folder: Path) -> list[leases.Ticket]:
+    """Kill whoever waits or works under a ticket; returns whom it found."""
+    if not folder.is_dir():
+        return []
+    with leases._opened(folder) as place:
+        found = leases._living(place)
+    for one in sorted(found, key=lambda one: not one.waits):
+        for pid in (one.pid, one.worker):
+            start = procfs.start_time(pid) if pid else None
+            if start is not None:
+                kill_process(pid, start)
+    return found
 
 
 _PROGRAM = """

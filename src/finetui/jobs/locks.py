@@ -7,7 +7,11 @@ The lock belongs to the open file, so a forked child would keep it alive: see Wo
 import fcntl
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
+
+# What a supervisor hands its worker: "descriptor:device:inode", separated by commas.
+INHERITED_VARIABLE = "FINETUI_LEASE_FDS"
 
 _RETRY_S = 0.01
 
@@ -57,6 +61,7 @@ class WorkerLock:
     def __init__(self, path: Path, wait_s: float) -> None:
         self._lock = hold(path, wait_s)
         os.register_at_fork(after_in_child=self.release)
+        _keep_from_children(os.environ.get(INHERITED_VARIABLE, ""))
 
     @property
     def held(self) -> bool:
@@ -67,3 +72,32 @@ class WorkerLock:
         if self._lock is not None:
             lock, self._lock = self._lock, None
             os.close(lock)
+
+
+def described(descriptors: Sequence[int]) -> str:
+    """The value of INHERITED_VARIABLE for locks that a child process is to hold too."""
+    found = [(descriptor, os.fstat(descriptor)) for descriptor in descriptors]
+    return ",".join(f"{number}:{file.st_dev}:{file.st_ino}" for number, file in found)
+
+
+def _keep_from_children(told: str) -> None:
+    """Hold inherited locks ourselves but let no child do: it might outlive us and keep them."""
+    ours = [number for number in map(_inherited, told.split(",")) if number is not None]
+
+    def drop() -> None:
+        while ours:
+            os.close(ours.pop())
+
+    for number in ours:
+        os.set_inheritable(number, False)
+    os.register_at_fork(after_in_child=drop)
+
+
+def _inherited(told: str) -> int | None:
+    """The descriptor that is told, None when it is another file by now."""
+    try:
+        number, device, inode = map(int, told.split(":"))
+        file = os.fstat(number)
+    except (ValueError, OSError):
+        return None
+    return number if (file.st_dev, file.st_ino) == (device, inode) else None

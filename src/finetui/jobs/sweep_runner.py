@@ -2,8 +2,9 @@
 
     python -m finetui.jobs.sweep_runner SWEEPDIR
 
-Sweeps of one workspace take turns, as their runs would share the GPU. The runner holds no truth:
-killed, it loses nothing, and another goes on with the jobs that have not ended.
+Its runs go through the queue for the machine's GPUs like all others. Where there is no GPU to
+queue for, the sweeps of one workspace take turns. The runner holds no truth: killed, it loses
+nothing, and another goes on with the jobs that have not ended.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from finetui.jobs import locks
 from finetui.jobs.folder import Job
 from finetui.jobs.launch import launch
 from finetui.jobs.sweep import Sweep, SweepTrial
+from finetui.jobs.waiting import leases_serve
 
 _LOOK_S = 0.5
 _LOCK_WAIT_S = 1.0
@@ -34,9 +36,7 @@ def run(sweep: Sweep, look_s: float = _LOOK_S, start: Start = launch) -> int:
     if own is None:
         print("another runner has this sweep", flush=True)
         return BUSY
-    turn = _take_turn(sweep, look_s)
-    if turn is None:
-        return 0
+    turn = None if leases_serve() else _take_turn(sweep, look_s)
     try:
         trials = sweep.trials()
         for number, trial in enumerate(trials, 1):
@@ -47,7 +47,8 @@ def run(sweep: Sweep, look_s: float = _LOOK_S, start: Start = launch) -> int:
         else:
             print("all runs have ended", flush=True)
     finally:
-        os.close(turn)
+        if turn is not None:
+            os.close(turn)
         os.close(own)
     return 0
 
@@ -69,7 +70,8 @@ def _run_one(trial: SweepTrial, title: str, look_s: float, start: Start) -> None
     if trial.done or trial.state().name == "unknown":
         return
     print(title, flush=True)
-    if not trial.state().alive:
+    found = trial.state()
+    if not found.alive and not found.waits:
         try:
             start(trial.job)
         except UserError as error:
