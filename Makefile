@@ -11,7 +11,7 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 LOCKED := --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo test faults check format bench clean
+.PHONY: help install install-dev demo test test-slurm faults check audit format bench clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,11 +42,18 @@ test: install-dev  ## run all tests
 faults: install-dev  ## kill, fill and hang things at full length (an hour), and print the figures
 	@$(BIN)/python -m pytest tests -m figures -s
 
+test-slurm: install-dev  ## runs on a real Slurm on the loopback address (root; installs it)
+	@scripts/slurm-test-cluster.sh install || true
+	@FINETUI_TEST_SLURM=1 $(BIN)/python -m pytest tests/slurm -rs
+
 check: install-dev  ## lint, types and the walls between the rooms
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+audit: | $(BIN)/python  ## ask for known holes in the libraries of this release (pip-audit)
+	@$(BIN)/python scripts/audit.py
 
 format: install-dev  ## format and fix what can be fixed
 	@$(BIN)/ruff check --fix --quiet . || true
