@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from finetui.engine.libraries import has_liger
@@ -175,15 +176,15 @@ def continued(model: Any, recipe: Recipe) -> Any:
 
     Raises UserError when there is none, or it is not the one that the recipe describes.
     """
-    from peft import PeftConfig, PeftModel
+    from peft import PeftModel
 
     folder = adapter_folder(recipe.model.adapter)
-    config = PeftConfig.from_pretrained(str(folder))
+    config = _lora_config(folder)
     _require_geometry(model, config, recipe.method, folder)
     config.lora_dropout = recipe.method.dropout
     try:
         return PeftModel.from_pretrained(model, str(folder), is_trainable=True, config=config)
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError, SafetensorError) as error:
         raise UserError(f"does not fit this model: {first_line(error)}", str(folder)) from error
 
 
@@ -195,9 +196,24 @@ def adapter_folder(named: str | Path) -> Path:
     raise UserError(f"holds no {ADAPTER_FILE}.", str(named), "Choose a finished job's adapter.")
 
 
+def _lora_config(folder: Path) -> Any:
+    """What an adapter folder says of its adapter. Raises UserError unless it is plain LoRA.
+
+    Other kinds name further models and files to be loaded, and Megatron's a module to be imported.
+    """
+    from peft import PeftConfig
+
+    try:
+        config = PeftConfig.from_pretrained(str(folder))
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(f"cannot be read: {first_line(error)}", str(folder)) from error
+    kind = str(getattr(config.peft_type, "value", config.peft_type))
+    if kind != "LORA" or getattr(config, "megatron_config", None):
+        raise UserError(f"is a {kind} adapter, not plain LoRA.", str(folder))
+    return config
+
+
 def _require_geometry(model: Any, config: Any, method: Method, folder: Path) -> None:
-    if str(getattr(config.peft_type, "value", config.peft_type)) != "LORA":
-        raise UserError(f"is a {config.peft_type} adapter, not LoRA.", str(folder))
     wanted = set(method.target_modules)
     if wanted == {"all-linear"}:
         wanted = set(linear_names(model))
@@ -302,9 +318,10 @@ def load_adapter(model: Any, folder: Path) -> Any:
     from peft import PeftModel
 
     found = adapter_folder(folder)
+    config = _lora_config(found)
     try:
-        return PeftModel.from_pretrained(model, str(found)).eval()
-    except (ValueError, RuntimeError) as error:
+        return PeftModel.from_pretrained(model, str(found), config=config).eval()
+    except (ValueError, RuntimeError, SafetensorError) as error:
         raise UserError(f"does not fit this model: {first_line(error)}", str(found)) from error
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,14 +20,20 @@ import torch
 from finetui.data.tokens import ChatTokenizer, Messages
 from finetui.engine import serving
 from finetui.engine.adapters import first_line, load_adapter
-from finetui.engine.answer import base_model, machine_of, tokenizer_of, tuned_model
+from finetui.engine.answer import (
+    base_model,
+    machine_of,
+    model_settings,
+    tokenizer_of,
+    tuned_model,
+)
 from finetui.engine.attention import StopRequested, attend
 from finetui.engine.cards import card
 from finetui.engine.checkpoints import replace_folder, save_model_files
 from finetui.engine.dataset import prompts
 from finetui.engine.drift import Drift, compare, last_logits
 from finetui.engine.machine import FORMATS, Machine
-from finetui.engine.model import load_model, write_tokenizer
+from finetui.engine.model import load_config, load_model, write_tokenizer
 from finetui.errors import UserError
 from finetui.jobs.folder import Job
 from finetui.jobs.worker import WorkerSession
@@ -55,7 +62,9 @@ class Export:
 
     @property
     def name(self) -> str:
-        return str(self.spec.get("name") or self.trained.slug)
+        """What files and commands call the result: letters, digits, dot, dash, underscore."""
+        named = str(self.spec.get("name") or self.trained.slug)
+        return re.sub(r"[^\w.-]+", "-", named).strip("-.") or "model"
 
     @cached_property
     def figures(self) -> dict[str, Any]:
@@ -205,10 +214,7 @@ def _format(job: Export) -> torch.dtype:
     asked = str(job.spec.get("dtype") or "auto")
     if asked != "auto":
         return FORMATS[asked]
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(str(job.spec["model"]), trust_remote_code=_trusted(job))
-    stored = getattr(config, "dtype", None)
+    stored = getattr(load_config(model_settings(job.spec)), "dtype", None)
     return stored if isinstance(stored, torch.dtype) else job.machine.dtype
 
 

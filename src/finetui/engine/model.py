@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
@@ -17,7 +19,9 @@ from transformers import (
     PreTrainedConfig,
 )
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers.utils.hub import cached_file
 
+from finetui import consent
 from finetui.data.tokens import ChatTokenizer, load_chat_tokenizer
 from finetui.engine import varlen
 from finetui.engine.adapters import first_line
@@ -36,6 +40,7 @@ _TOKENIZER_FILES = (
     "merges.txt",
     "generation_config.json",
 )
+_SHARD = re.compile(r"[\w-][\w.-]*\.safetensors")
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
 
 
@@ -46,12 +51,14 @@ def load_model(
 
     ``method`` says how it will be trained: qlora stores the linear layers in 4 bits, full takes
     fp32 weights, which small updates do not vanish in. ``packed`` lets attention "auto" choose a
-    kernel that keeps packed rows apart. Takes safetensors only, and code from the model's folder
-    only where the recipe allows it. Raises UserError when the model cannot be used so.
+    kernel that keeps packed rows apart. Takes safetensors only, and the model's own code only
+    where the recipe asks for it and the person allowed exactly that code. Raises UserError when
+    the model cannot be used so.
     """
     config = _config(settings)
-    _refuse_foreign_code(config, settings)
+    source = _source(config, settings)
     _refuse_missing_weights(settings)
+    _refuse_strange_shards(settings)
     if machine.on_gpu:
         torch.set_float32_matmul_precision("high" if settings.tf32 else "highest")
     full = method is not None and method.kind == "full"
@@ -63,9 +70,9 @@ def load_model(
             attn_implementation=varlen.choose(settings.attention, machine, packed, config),
             device_map={"": machine.device},
             **_few_bits(config, machine, method),
-            **_source(settings),
+            **source,
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise UserError(first_line(error), settings.path, "Choose another model.") from error
     # Its own generation_config may ask for sampling, which would make greedy scores random.
     model.generation_config = GenerationConfig()
@@ -95,9 +102,9 @@ def load_tokenizer(settings: Model, scratch: Path) -> ChatTokenizer:
     folder = Path(settings.path)
     if (folder / "tokenizer.json").is_file():
         return load_chat_tokenizer(folder, settings.chat_template)
-    _refuse_foreign_code(_config(settings), settings)
+    source = _source(_config(settings), settings)
     try:
-        found = AutoTokenizer.from_pretrained(settings.path, **_source(settings))
+        found = AutoTokenizer.from_pretrained(settings.path, **source)
     except (OSError, ValueError) as error:
         raise UserError(first_line(error), settings.path, "Choose another model.") from error
     found.save_pretrained(scratch)
@@ -119,8 +126,18 @@ def write_tokenizer(tokenizer: ChatTokenizer, folder: Path) -> None:
         file.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _source(settings: Model) -> dict[str, Any]:
-    source: dict[str, Any] = {"trust_remote_code": settings.trust_remote_code}
+def load_config(settings: Model) -> Any:
+    """The configuration as transformers understands it. Raises UserError."""
+    source = _source(_config(settings), settings)
+    try:
+        return AutoConfig.from_pretrained(settings.path, **source)
+    except (OSError, ValueError) as error:
+        raise UserError(first_line(error), settings.path, "Choose another model.") from error
+
+
+def _source(config: dict[str, Any], settings: Model) -> dict[str, Any]:
+    """Which revision is taken, and whether its code may run. Raises UserError."""
+    source: dict[str, Any] = {"trust_remote_code": _runs_own_code(config, settings)}
     if settings.revision:
         source["revision"] = settings.revision
     return source
@@ -161,18 +178,66 @@ def _local_config(folder: Path) -> dict[str, Any]:
     return config if isinstance(config, dict) else {}
 
 
-def _refuse_foreign_code(config: dict[str, Any], settings: Model) -> None:
-    """Stop at a model that only runs with its own Python code, unless the recipe allows it.
+def _runs_own_code(config: dict[str, Any], settings: Model) -> bool:
+    """Whether the model's own Python code runs. Raises UserError where it must and may not.
 
-    A folder may name code for a model type that transformers knows: its own code is used then,
-    and none of the folder's.
+    A folder may name code for a model type that transformers knows: unless the recipe asks for
+    the folder's own, transformers' is used.
     """
-    needs_code = "auto_map" in config and config.get("model_type") not in CONFIG_MAPPING
-    if needs_code and not settings.trust_remote_code:
+    if not settings.trust_remote_code:
+        if "auto_map" in config and config.get("model_type") not in CONFIG_MAPPING:
+            raise UserError(
+                "wants to run Python code of its own (auto_map).",
+                settings.path,
+                f"{consent.advice(settings.path, settings.revision)}; and set "
+                "model.trust_remote_code to true.",
+            )
+        return False
+    folder = _with_configs(settings)
+    if not consent.code_in(folder).wanted:
+        return False
+    consent.require(settings.path, settings.revision, folder)
+    return True
+
+
+def _with_configs(settings: Model) -> Path:
+    """The model's folder; of a hub model the snapshot, with every file that may name code."""
+    if Path(settings.path).is_dir():
+        return Path(settings.path)
+    files = [_file_of(settings, name) for name in consent.CONFIGS]
+    return next(file for file in files if file is not None).parent
+
+
+def _file_of(settings: Model, name: str) -> Path | None:
+    """A file of a model folder or hub model, None where it has none."""
+    if Path(settings.path).is_dir():
+        file = Path(settings.path) / name
+        return file if file.is_file() else None
+    revision = settings.revision or None
+    found = cached_file(
+        settings.path, name, revision=revision, _raise_exceptions_for_missing_entries=False
+    )
+    return Path(found) if found else None
+
+
+def _refuse_strange_shards(settings: Model) -> None:
+    """Stop at an index of weights that names other files than safetensors beside it.
+
+    transformers would open them, whatever they are.
+    """
+    file = _file_of(settings, "model.safetensors.index.json")
+    if file is None:
+        return
+    try:
+        named = {str(name) for name in json.loads(file.read_bytes())["weight_map"].values()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError("is no index of weights.", str(file), "Choose another model.") from error
+    strange = sorted(name for name in named if not _SHARD.fullmatch(name))
+    if strange:
         raise UserError(
-            "wants to run Python code of its own (auto_map).",
-            settings.path,
-            "Read that code first; then set model.trust_remote_code to true.",
+            f"takes weights from {strange[0]!r}, which is no safetensors file in this folder.",
+            str(file),
+            "Choose another model.",
         )
 
 

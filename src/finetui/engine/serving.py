@@ -52,7 +52,7 @@ def parity_faults(tokenizer: ChatTokenizer, folder: Path) -> list[str]:
     from transformers import AutoTokenizer
 
     try:
-        theirs = AutoTokenizer.from_pretrained(str(folder))
+        theirs = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
     except (OSError, ValueError) as error:
         return [f"transformers cannot read the tokenizer: {first_line(error)}"]
     faults = []
