@@ -5,6 +5,7 @@ from look import until, words
 from textual.content import Content
 
 from finetui import start
+from finetui.errors import UserError
 from finetui.jobs.folder import Job
 from finetui.recipe.advice import advise
 from finetui.recipe.applies import idle
@@ -13,11 +14,12 @@ from finetui.recipe.files import load
 from finetui.recipe.forecast import plan
 from finetui.recipe.schema import FIELDS, defaults, replace, with_value
 from finetui.recipe.schema import field as field_of
+from finetui.settings import Cluster, Settings
 from finetui.tui.app import FinetuiApp
 from finetui.tui.messages import OpenRecipe
 from finetui.tui.screens import recipe_view
 from finetui.tui.screens.recipe_view import Edits
-from finetui.tui.widgets.dialogs import Confirm
+from finetui.tui.widgets.dialogs import Choose, Confirm
 from finetui.tui.widgets.form import FormList
 from finetui.workspace import create
 
@@ -212,6 +214,7 @@ async def test_a_launch_asks_once_and_leads_to_the_train_screen(workspace, monke
         return job
 
     monkeypatch.setattr(start, "start_training", begin)
+    monkeypatch.setattr("finetui.tui.screens.recipe_launch.shutil.which", lambda _: None)
     app = FinetuiApp(workspace, start="recipe")
     async with app.run_test(size=(120, 36)) as pilot:
         pane = await opened(app, pilot)
@@ -224,6 +227,32 @@ async def test_a_launch_asks_once_and_leads_to_the_train_screen(workspace, monke
         assert started == ["first"]
         assert pane is not app.pane
         await until(pilot, lambda: app.pane.job is not None)
+
+
+async def test_with_a_cluster_the_launch_asks_where_first(workspace, monkeypatch):
+    started = []
+
+    def begin(_, recipe, on=""):
+        started.append(on)
+        raise UserError("Slurm does not answer.")
+
+    monkeypatch.setattr(start, "start_training", begin)
+    monkeypatch.setattr("finetui.tui.screens.recipe_launch.advise", lambda *_: [])
+    settings = Settings(cluster={"big": Cluster(partition="gpu", gpus=4)})
+    app = FinetuiApp(workspace, settings, start="recipe")
+    async with app.run_test(size=(80, 24), notifications=True) as pilot:
+        await opened(app, pilot)
+        await pilot.press("r")
+        await until(pilot, lambda: isinstance(app.screen, Choose))
+        await pilot.press("down", "enter")
+        await until(pilot, lambda: isinstance(app.screen, Confirm))
+        assert "slurm:big: partition gpu, up to 4 GPUs" in str(
+            app.screen.query_one("#detail").content
+        )
+        assert started == []
+        await pilot.press("y")
+        await until(pilot, lambda: started == ["slurm:big"])
+        await until(pilot, lambda: any("does not answer" in n.message for n in app._notifications))
 
 
 async def test_a_data_file_from_another_screen_begins_a_new_recipe(workspace):

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from textual.binding import Binding, BindingType
+
+if TYPE_CHECKING:
+    from textual.dom import DOMNode
 
 WHERE_TITLES = {
     "app": "Everywhere",
@@ -44,6 +49,8 @@ class Action:
 
     ``id`` is ``where.name``; the method is ``action_name`` unless ``call`` says otherwise.
     ``show`` lets the hint line at the bottom use it; ``priority`` beats a focused input.
+    ``writes`` is for what changes the workspace, or asks something of a run: it is off where one
+    only watches.
     """
 
     id: str
@@ -54,6 +61,7 @@ class Action:
     show: bool = False
     call: str = ""
     priority: bool = False
+    writes: bool = False
 
     @property
     def place(self) -> str:
@@ -99,6 +107,33 @@ def register(*actions: Action) -> list[BindingType]:
             raise ValueError(f"two actions are called {action.id!r}")
         ACTIONS[action.id] = action
     return [action.binding() for action in actions if action.keys]
+
+
+def is_off(action_id: str) -> bool:
+    """Whether an action is off where one only watches."""
+    return action_id in ACTIONS and ACTIONS[action_id].writes
+
+
+def writes(namespace: DOMNode, method: str) -> bool:
+    """Whether what a screen or widget does under this name changes the workspace."""
+    return method in _writing(type(namespace), namespace.id or "")
+
+
+@lru_cache(maxsize=256)
+def _writing(kind: type[DOMNode], place: str) -> frozenset[str]:
+    """The methods that write: of a class by its bindings, of a mode by its name (some actions
+    have no key)."""
+    bound = {
+        binding.id
+        for each in kind.__mro__
+        for binding in vars(each).get("BINDINGS", ())
+        if isinstance(binding, Binding)
+    }
+    return frozenset(
+        action.method.partition("(")[0]
+        for action in ACTIONS.values()
+        if action.writes and (action.id in bound or action.place == place)
+    )
 
 
 def at(where: str) -> list[Action]:

@@ -5,22 +5,23 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-import traceback
 from pathlib import Path
 from typing import Any
 
 from textual import on, work
 from textual.app import ComposeResult
 from textual.css.query import NoMatches
+from textual.dom import DOMNode
 from textual.reactive import reactive
 from textual.widgets import ContentSwitcher, Static
 from textual.worker import Worker, WorkerState
 
-from finetui.display import clean, clean_block, plural
+from finetui import crash, readonly
+from finetui.display import brief, clean, clean_block, plural
 from finetui.errors import UserError
 from finetui.settings import Settings
 from finetui.tui import frugal, lookout, modes, safety, terminal, themes
-from finetui.tui.actions import Action, register
+from finetui.tui.actions import Action, is_off, register, writes
 from finetui.tui.messages import Looked, ShowPane
 from finetui.tui.pacing import Pacer
 from finetui.tui.pane import ModePane
@@ -28,7 +29,7 @@ from finetui.tui.typeahead import TypeAhead
 from finetui.tui.widgets.bars import HintBar, TopBar
 from finetui.workspace import Workspace, themes_dir
 
-SERVED = {"running", "paused", "queued", "starting", "stalled"}
+SERVED = {"running", "paused", "queued", "requeued", "starting", "stalled"}
 _SEVERITIES = {"information", "warning", "error"}
 
 SHELL = register(
@@ -117,7 +118,8 @@ class FinetuiApp(TypeAhead):
         if not self.is_headless:
             terminal.heed_signals(asyncio.get_running_loop(), lambda: self.exit(return_code=143))
             self.set_interval(2.0, self._leave_if_hung_up)
-        self.query_one(TopBar).workspace = self._workspace_name()
+        bar = self.query_one(TopBar)
+        bar.workspace, bar.readonly = self._workspace_name(), self.readonly
         self.call_after_refresh(self._open_first)
 
     def _open_first(self) -> None:
@@ -126,6 +128,11 @@ class FinetuiApp(TypeAhead):
             self.say(problem, "warning")
         self.look()
         self.set_interval(2.0, self.look)
+
+    @property
+    def readonly(self) -> bool:
+        """Whether the workspace is only watched; whatever would change it is off."""
+        return self.workspace is not None and self.workspace.readonly
 
     def _workspace_name(self) -> str:
         return clean(self.workspace.root.name) if self.workspace else "no workspace"
@@ -178,6 +185,17 @@ class FinetuiApp(TypeAhead):
     def watch_mode(self, mode: str) -> None:
         self.query_one(TopBar).current = mode
 
+    async def _dispatch_action(self, namespace: DOMNode, action_name: str, params: Any) -> bool:
+        """Run an action; one that would write is answered with a sentence where one watches."""
+        if self.readonly and writes(namespace, action_name):
+            self.say(readonly.SENTENCE, "warning")
+            return True
+        try:
+            return await super()._dispatch_action(namespace, action_name, params)
+        except readonly.ReadOnlyError:  # an action that writes by the way
+            self.say(readonly.SENTENCE, "warning")
+            return True
+
     # -- the lookout ---------------------------------------------------------------------------
 
     @work(thread=True, group="look", exclusive=True, exit_on_error=False)
@@ -209,13 +227,18 @@ class FinetuiApp(TypeAhead):
     def say(self, text: str, severity: str = "information") -> None:
         """A notice in words. The text may come from data: it is cleaned and never markup."""
         level: Any = severity if severity in _SEVERITIES else "information"
-        self.notify(clean_block(text), severity=level, markup=False, timeout=6)
+        self.notify(clean_block(brief(text, 1200)), severity=level, markup=False, timeout=6)
 
     def action_help(self) -> None:
         from finetui.tui.screens.help import HelpScreen
 
         if not isinstance(self.screen, HelpScreen):
-            self.push_screen(HelpScreen(self.screen.active_bindings.values(), self.mode))
+            active = [
+                one
+                for one in self.screen.active_bindings.values()
+                if not (self.readonly and is_off(one.binding.id or ""))
+            ]
+            self.push_screen(HelpScreen(active, self.mode))
 
     def action_help_quit(self) -> None:
         """ctrl+c kills nothing here: say how to leave."""
@@ -273,23 +296,19 @@ class FinetuiApp(TypeAhead):
             return
         place = self._write_log(error)
         self._exception = error
-        self.exit(return_code=70, message=f"{_unforeseen(error)} Jobs go on. Details: {place}")
+        words = clean(f"{_unforeseen(error)} Jobs go on. Details: {place}")
+        self.exit(return_code=70, message=words)
 
     def _write_log(self, error: BaseException | None) -> str:
-        if error is None or self.workspace is None:
-            return "not kept: there is no workspace"
-        path = self.workspace.cache / "finetui.log"
-        try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with path.open("a", encoding="utf-8") as log:
-                log.writelines(traceback.format_exception(error))
-        except OSError as problem:
-            return f"not kept: {problem}"
-        return str(path)
+        if error is None:
+            return "not kept"
+        ours = self.workspace is not None and not self.readonly
+        return crash.kept(error, self.workspace.cache if self.workspace and ours else None)
 
 
 def _unforeseen(error: BaseException | None) -> str:
-    return clean(f"finetui met an error it did not expect: {type(error).__name__}: {error}.")
+    what = brief(f"{type(error).__name__}: {error}", 600)
+    return clean(f"finetui met an error it did not expect: {what}.")
 
 
 def _palette() -> Any:

@@ -24,16 +24,16 @@ def duration(seconds: float | None) -> str:
 
 def clock(when: float | None) -> str:
     """Local time of day of a Unix time, HH:MM:SS."""
-    return time.strftime("%H:%M:%S", time.localtime(when)) if when else UNKNOWN
+    return display.moment(when, "%H:%M:%S") if when else UNKNOWN
 
 
 def day(when: float | None) -> str:
     """Local date and time of a Unix time; today's date is left out."""
     if not when:
         return UNKNOWN
-    then, now = time.localtime(when), time.localtime()
-    form = "%H:%M" if then[:3] == now[:3] else "%d %b %H:%M"
-    return time.strftime(form, then)
+    date = "%Y-%m-%d"
+    today = display.moment(when, date) == display.moment(time.time(), date)
+    return display.moment(when, "%H:%M" if today else "%d %b %H:%M")
 
 
 def count(value: float | None) -> str:

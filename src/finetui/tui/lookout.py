@@ -25,6 +25,7 @@ class JobLine:
     created: Any
     state: str
     sentence: str
+    waits: bool = False
 
 
 def look(workspace: Workspace | None) -> Looked:
@@ -67,6 +68,7 @@ def _line(job: Any, now: Any) -> JobLine:
         created=job.created,
         state=str(now.name),
         sentence=clean(str(now.sentence)),
+        waits=bool(getattr(now, "waits", False)),
     )
 
 

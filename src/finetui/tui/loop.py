@@ -12,7 +12,7 @@ from finetui.tui.messages import OpenData, OpenJob, OpenRecipe, OpenSession
 from finetui.workspace import Workspace
 
 StepState = Literal["done", "now", "bad", "open"]
-ACTIVE = frozenset({"starting", "running", "paused", "queued", "stalled"})
+ACTIVE = frozenset({"starting", "running", "paused", "queued", "requeued", "stalled"})
 LOST = frozenset({"failed", "interrupted", "preempted"})
 
 
@@ -147,7 +147,7 @@ def _next(steps: tuple[Step, ...]) -> tuple[str, str, object | None]:
     if evaluate.state == "now":
         return "Watch the evaluation.", "evaluate", evaluate.request
     if train.state == "bad":
-        return "See why the last run ended early.", "train", train.request
+        return "See why the last run ended early, and resume it.", "train", train.request
     if recipe.state == "open":
         return "Write a recipe for a first run.", "recipe", recipe.request
     if train.state == "open":

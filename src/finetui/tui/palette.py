@@ -40,6 +40,8 @@ class ActionProvider(Provider):
         for action in ACTIONS.values():
             if action.place in _MOVES or action.id == "app.palette":
                 continue
+            if action.writes and self._shell.readonly:
+                continue
             title = _title(action)
             if action.id in here:
                 active = here[action.id]

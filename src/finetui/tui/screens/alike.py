@@ -50,11 +50,17 @@ class AlikePage(Page["tuple[str, list[int]] | None"]):
     PARTS = ("clusters", "members", "member")
     KEYS = "l longest · f first · n newest · enter keep this · A all · esc close"
     BINDINGS: ClassVar = register(
-        Action("alike.longest", "l", "longest", "Keep the longest row of this cluster."),
-        Action("alike.first", "f", "first", "Keep the row that comes first in the file."),
-        Action("alike.newest", "n", "newest", "Keep the row that comes last in the file."),
-        Action("alike.all", "A", "all", "Keep the longest row of every cluster."),
-        Action("alike.undo", "u", "undo", "Undo the last choice."),
+        Action(
+            "alike.longest", "l", "longest", "Keep the longest row of this cluster.", writes=True
+        ),
+        Action(
+            "alike.first", "f", "first", "Keep the row that comes first in the file.", writes=True
+        ),
+        Action(
+            "alike.newest", "n", "newest", "Keep the row that comes last in the file.", writes=True
+        ),
+        Action("alike.all", "A", "all", "Keep the longest row of every cluster.", writes=True),
+        Action("alike.undo", "u", "undo", "Undo the last choice.", writes=True),
         Action("alike.show", "s", "show rows", "Show this cluster's rows in the table."),
     )
     DEFAULT_CSS = """

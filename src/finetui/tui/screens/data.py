@@ -35,10 +35,17 @@ class DataPane(RepairPane, SearchPane, VersionsPane, SuggestPane):
     FOCUS = "#rows"
     BINDINGS = register(
         Action(
-            "data.edit", "e", "edit", "Edit a turn, or the row's JSON; the file stays.", show=True
+            "data.edit",
+            "e",
+            "edit",
+            "Edit a turn, or the row's JSON; the file stays.",
+            show=True,
+            writes=True,
         ),
-        Action("data.drop", "d", "drop", "Drop this row, or take it back in.", show=True),
-        Action("data.undo", "u", "undo", "Undo the last edit or drop.", show=True),
+        Action(
+            "data.drop", "d", "drop", "Drop this row, or take it back in.", show=True, writes=True
+        ),
+        Action("data.undo", "u", "undo", "Undo the last edit or drop.", show=True, writes=True),
         Action(
             "data.filter",
             "slash",
@@ -55,23 +62,63 @@ class DataPane(RepairPane, SearchPane, VersionsPane, SuggestPane):
         ),
         Action("data.next", "n", "next", "The next row with a finding.", show=True),
         Action("data.previous", "N", "previous", "The row with a finding before this one."),
-        Action("data.redo", "ctrl+r", "redo", "Do again what was undone."),
-        Action("data.edit-outside", "E", "editor", "Edit this row in your own editor ($EDITOR)."),
-        Action("data.aside", "x", "set aside", "Quarantine: out of training, kept for later."),
-        Action("data.mark", "m", "mark", "Mark this row for review, or take the mark off."),
-        Action("data.label", "L", "label", "Give this row a label of your own."),
-        Action("data.fix-all", "F", "fix all", "All rows of this finding at once, seen first."),
-        Action("data.suggest", "plus", "more", "Ask a model for rows like this one; asks first."),
+        Action("data.redo", "ctrl+r", "redo", "Do again what was undone.", writes=True),
+        Action(
+            "data.edit-outside",
+            "E",
+            "editor",
+            "Edit this row in your own editor ($EDITOR).",
+            writes=True,
+        ),
+        Action(
+            "data.aside",
+            "x",
+            "set aside",
+            "Quarantine: out of training, kept for later.",
+            writes=True,
+        ),
+        Action(
+            "data.mark", "m", "mark", "Mark this row for review, or take the mark off.", writes=True
+        ),
+        Action("data.label", "L", "label", "Give this row a label of your own.", writes=True),
+        Action(
+            "data.fix-all",
+            "F",
+            "fix all",
+            "All rows of this finding at once, seen first.",
+            writes=True,
+        ),
+        Action(
+            "data.suggest",
+            "plus",
+            "more",
+            "Ask a model for rows like this one; asks first.",
+            writes=True,
+        ),
         Action("data.queue", "Q", "queue", "Failures and candidates that wait for a decision."),
         Action("data.alike", "D", "alike", "Near-duplicates: choose which row of each stays."),
         Action("data.steps", "H", "steps", "What was done here; take parts of it back."),
-        Action("data.fix", "f", "fix", "Repair this row's first finding that can be repaired."),
+        Action(
+            "data.fix",
+            "f",
+            "fix",
+            "Repair this row's first finding that can be repaired.",
+            writes=True,
+        ),
         Action("data.check", "c", "check", "Run the checks over this file."),
         Action("data.leaks", "C", "leaks", "Check this file against another one for leaks."),
         Action("data.tokens", "t", "tokens", "Show which text the training will learn from."),
         Action("data.token-view", "I", "token view", "This row token by token, and its loss."),
-        Action("data.write", "w", "write", "Write the file with its edits as a version."),
-        Action("data.split", "s", "split", "Write a version split, or with general data mixed in."),
+        Action(
+            "data.write", "w", "write", "Write the file with its edits as a version.", writes=True
+        ),
+        Action(
+            "data.split",
+            "s",
+            "split",
+            "Write a version split, or with general data mixed in.",
+            writes=True,
+        ),
         Action("data.versions", "V", "versions", "What was written, who used it, what differs."),
         Action("data.open", "o", "open", "Open a file by its path."),
         Action("data.shape", "P", "shape", "How the rows are laid out, and why it is thought so."),

@@ -12,6 +12,7 @@ from typing import Any
 
 from finetui.data.dataset import DataSet
 from finetui.data.findings import FindingsStore, ScanProgress
+from finetui.errors import BROKEN
 from finetui.tui.commanding import command_lines, together
 from finetui.workspace import Workspace
 
@@ -229,8 +230,7 @@ def window_of(workspace: Workspace | None) -> Window:
             recipe = tomli.loads(path.read_text("utf-8"))
             named = workspace.resolve(recipe["model"]["path"])
             tokens = int(recipe.get("data", {}).get("max_length", _WINDOW))
-        except (tomli.TOMLDecodeError, OSError, UnicodeDecodeError, LookupError, TypeError,
-                ValueError, AttributeError):  # fmt: skip
+        except (OSError, LookupError, TypeError, AttributeError, *BROKEN):
             continue
         if (named / "tokenizer.json").is_file():
             return Window(named, tokens)

@@ -74,14 +74,17 @@ class EvaluatePane(AgainPane):
         Action("evaluate.open", "o", "open", "Another evaluation or run; compare several.",
                show=True),
         Action("evaluate.start", "n", "new",
-               "Start an evaluation: base, tuned and others on held-out rows and suites."),
+               "Start an evaluation: base, tuned and others on held-out rows and suites.",
+               writes=True),
         Action("evaluate.find", "slash", "find", "Only rows that hold these words."),
         Action("evaluate.other", "c", "compare with", "Choose who is compared with the base."),
         Action("evaluate.checkpoints", "p", "checkpoints", "The figures over the checkpoints."),
-        Action("evaluate.export", "e", "export", "A report as Markdown, HTML or JSON."),
+        Action("evaluate.export", "e", "export", "A report as Markdown, HTML or JSON.",
+               writes=True),
         Action("evaluate.again", "R", "run again",
-               "Ask the same again, from the manifest (asks first)."),
-        Action("evaluate.stop", "x", "stop", "Stop a running evaluation (asks first)."),
+               "Ask the same again, from the manifest (asks first).", writes=True),
+        Action("evaluate.stop", "x", "stop", "Stop a running evaluation (asks first).",
+               writes=True),
         Action("evaluate.data", "enter", "data", "Show this row in the Data screen."),
         Action("evaluate.watch", "w", "curves", "Show the curves of this run."),
     )  # fmt: skip
@@ -428,7 +431,7 @@ class EvaluatePane(AgainPane):
 
 def _recipe_files(job: Job) -> list[str]:
     """The files whose rows a training run answered."""
-    recipe = job.spec().get("recipe", {})
+    recipe = job.recipe()
     return [
         recipe.get("data", {}).get("eval", ""),
         recipe.get("evaluation", {}).get("suite", ""),

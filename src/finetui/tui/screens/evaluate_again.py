@@ -145,7 +145,8 @@ class AgainPane(ModePane):
     def action_stop(self) -> None:
         """Stop a running evaluation; what was answered is kept for the next time."""
         job = self.job
-        if job is None or job.kind != "evaluate" or not state(job).alive:
+        now = state(job) if job is not None and job.kind == "evaluate" else None
+        if job is None or now is None or not (now.alive or now.waits):
             self.say("No evaluation is running here.")
             return
 

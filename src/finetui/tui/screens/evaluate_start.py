@@ -49,7 +49,9 @@ class EvaluateDialog(ModalScreen["Plan | None"]):
     """Dismisses with a function that makes the manifest, or None."""
 
     BINDINGS: ClassVar = register(
-        Action("evaluation.start", "s,f2", "start", "Start the evaluation.", show=True),
+        Action(
+            "evaluation.start", "s,f2", "start", "Start the evaluation.", show=True, writes=True
+        ),
         Action("evaluation.cancel", "escape", "cancel", "Leave it.", show=True),
     )
     DEFAULT_CSS = """

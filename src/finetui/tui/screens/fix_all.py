@@ -53,11 +53,17 @@ class FixAllPage(Page["str | None"]):
     PARTS = ("differences",)
     KEYS = "y do it · r repair · d drop · x set aside · m mark · esc leave"
     BINDINGS: ClassVar = register(
-        Action("fix-all.yes", "y", "do it", "Change all rows, as one step."),
-        Action("fix-all.repair", "r", "repair", "By the check's own rule."),
-        Action("fix-all.drop", "d", "drop", "Leave all of them out."),
-        Action("fix-all.aside", "x", "set aside", "Into quarantine: out, but kept for later."),
-        Action("fix-all.mark", "m", "mark", "Mark them for review."),
+        Action("fix-all.yes", "y", "do it", "Change all rows, as one step.", writes=True),
+        Action("fix-all.repair", "r", "repair", "By the check's own rule.", writes=True),
+        Action("fix-all.drop", "d", "drop", "Leave all of them out.", writes=True),
+        Action(
+            "fix-all.aside",
+            "x",
+            "set aside",
+            "Into quarantine: out, but kept for later.",
+            writes=True,
+        ),
+        Action("fix-all.mark", "m", "mark", "Mark them for review.", writes=True),
     )
     DEFAULT_CSS = """
     FixAllPage #state { height: 3; }

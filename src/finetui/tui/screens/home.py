@@ -30,6 +30,7 @@ JOB_SIGNS: dict[str, tuple[str, Tone]] = {
     "running": ("●", "info"),
     "paused": ("‖", "warning"),
     "queued": ("…", "muted"),
+    "requeued": ("…", "warning"),
     "stalled": ("!", "warning"),
     "finished": ("✓", "good"),
     "stopped": ("■", "muted"),

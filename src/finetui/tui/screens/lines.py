@@ -5,6 +5,7 @@ Text from data is cleaned here and never read as markup.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ Cell = tuple[str, str]
 MARKS = {
     "starting": ("◌", "$accent"),
     "queued": ("◌", "$accent"),
+    "requeued": ("◌", "$warning"),
     "running": ("●", "$success"),
     "paused": ("‖", "$warning"),
     "stalled": ("!", "$warning"),
@@ -43,6 +45,14 @@ SEVERITIES = {
 def join(lines: Iterable[Content]) -> Content:
     """Lines below each other as one Content."""
     return Content("\n").join(lines)
+
+
+def wrapped(text: str, width: int, style: str = "", most: int = 0) -> list[Content]:
+    """A sentence as lines of `width` cells; of `most` lines the last one says that more follows."""
+    told = textwrap.wrap(clean(text), max(16, width)) or [""]
+    if most and len(told) > most:
+        told = [*told[: most - 1], told[most - 1][: max(15, width - 1)] + "…"]
+    return [Content.styled(line, style) for line in told]
 
 
 def pair(label: str, value: str | Content, width: int = 11, style: str = "") -> Content:

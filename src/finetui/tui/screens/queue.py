@@ -49,15 +49,17 @@ class QueuePage(Page[None]):
     PARTS = ("items", "item")
     KEYS = "a accept · c correct · x dismiss · A add · i import · esc close"
     BINDINGS: ClassVar = register(
-        Action("queue.accept", "a", "accept", "Take this answer as it stands."),
-        Action("queue.correct", "c,e", "correct", "Write the answer it should have been."),
-        Action("queue.dismiss-item", "x", "dismiss", "Put it aside, with a reason."),
-        Action("queue.reopen", "o", "reopen", "Take the decision back."),
-        Action("queue.add", "A", "add", "Write all accepted rows into a data set."),
-        Action("queue.bring", "i", "import", "Take in a JSONL file of failures."),
+        Action("queue.accept", "a", "accept", "Take this answer as it stands.", writes=True),
+        Action(
+            "queue.correct", "c,e", "correct", "Write the answer it should have been.", writes=True
+        ),
+        Action("queue.dismiss-item", "x", "dismiss", "Put it aside, with a reason.", writes=True),
+        Action("queue.reopen", "o", "reopen", "Take the decision back.", writes=True),
+        Action("queue.add", "A", "add", "Write all accepted rows into a data set.", writes=True),
+        Action("queue.bring", "i", "import", "Take in a JSONL file of failures.", writes=True),
         Action("queue.states", "s", "states", "Choose which items are shown."),
-        Action("queue.undo", "u", "undo", "Undo the last decision."),
-        Action("queue.redo", "ctrl+r", "redo", "Do again what was undone."),
+        Action("queue.undo", "u", "undo", "Undo the last decision.", writes=True),
+        Action("queue.redo", "ctrl+r", "redo", "Do again what was undone.", writes=True),
     )
     DEFAULT_CSS = """
     QueuePage #items { height: 2fr; min-height: 5; }

@@ -14,6 +14,7 @@ from textual.containers import Container, Vertical
 from textual.message import Message
 from textual.widgets import ContentSwitcher
 
+from finetui import readonly
 from finetui.display import clean
 from finetui.errors import UserError
 from finetui.rating.analysis import Report
@@ -49,12 +50,14 @@ class RatePane(ModePane):
 
     FOCUS = "#sessions"
     BINDINGS: ClassVar = register(
-        Action("rate.prepare", "n", "new", "Prepare a session from a finished run.", show=True),
+        Action("rate.prepare", "n", "new", "Prepare a session from a finished run.", show=True,
+               writes=True),
         Action("rate.report", "R", "report", "Open the seal (logged, asks why) and report.",
                show=True),
-        Action("rate.export", "x", "export", "Write the votes as preference data.", show=True),
+        Action("rate.export", "x", "export", "Write the votes as preference data.", show=True,
+               writes=True),
         Action("rate.look", "L", "interim look",
-               "Ask the stop rule: continue or stop, nothing else. Logged."),
+               "Ask the stop rule: continue or stop, nothing else. Logged.", writes=True),
         Action("rate.list", "escape,q", "sessions", "Back to the list of sessions."),
     )  # fmt: skip
     DEFAULT_CSS = """
@@ -216,6 +219,9 @@ class RatePane(ModePane):
 
     def open(self, path: Path) -> None:
         """Rate a session, from where this rater left it."""
+        if self.shell.readonly:
+            self.say(readonly.SENTENCE + " A ballot is a vote.", "warning")
+            return
         try:
             session = open_session(path)
         except UserError as error:
@@ -294,6 +300,9 @@ class RatePane(ModePane):
         """Ask why first, where the session is still sealed; the reason is logged with the votes."""
         if unsealing(session) is not None:
             then("")
+            return
+        if self.shell.readonly:
+            self.say(readonly.SENTENCE + " Opening the seal is written down.", "warning")
             return
         hint = "Logged with your name before anything is shown. Votes after it no longer count."
 

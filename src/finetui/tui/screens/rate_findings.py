@@ -67,11 +67,12 @@ class FindingsPage(Page[str]):
     PARTS = ("doubts",)
     KEYS = "space take out or keep · S seal · X drop · esc later"
     BINDINGS: ClassVar = register(
-        Action("findings.turn", "space", "take out", "Take the item out, or keep it.", show=True),
+        Action("findings.turn", "space", "take out", "Take the item out, or keep it.", show=True,
+               writes=True),
         Action("findings.seal", "S", "seal", "Freeze and seal the session as it is here.",
-               show=True),
+               show=True, writes=True),
         Action("findings.drop", "X", "drop", "Delete these answers; nothing is sealed.",
-               show=True),
+               show=True, writes=True),
     )  # fmt: skip
     DEFAULT_CSS = """
     FindingsPage #told { height: auto; margin: 1 0; }

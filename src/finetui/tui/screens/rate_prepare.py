@@ -35,7 +35,14 @@ class PrepareDialog(ModalScreen[Start | None]):
     """Dismisses with a function that starts the job, or None."""
 
     BINDINGS: ClassVar = register(
-        Action("prepare.start", "s,f2", "start", "Generate the answers, then seal.", show=True),
+        Action(
+            "prepare.start",
+            "s,f2",
+            "start",
+            "Generate the answers, then seal.",
+            show=True,
+            writes=True,
+        ),
         Action("prepare.cancel", "escape", "cancel", "Leave it.", show=True),
     )
     DEFAULT_CSS = """

@@ -33,7 +33,7 @@ class ReportView(VerticalScroll, can_focus=True):
 
     BINDINGS: ClassVar = register(
         Action("report.write", "w", "save report",
-               "Write the report as an HTML page, Markdown and JSON.", show=True),
+               "Write the report as an HTML page, Markdown and JSON.", show=True, writes=True),
     )  # fmt: skip
     DEFAULT_CSS = """
     ReportView { height: 1fr; padding: 0 2; }

@@ -3,7 +3,6 @@ side is."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from textual.content import Content
 
-from finetui.display import clean, plural
+from finetui.display import clean, moment, plural
 from finetui.errors import UserError
 from finetui.rating.audit import unsealing
 from finetui.rating.session import Session, seal_strength
@@ -213,7 +212,7 @@ def draft_line(ratings: Path, draft: Draft) -> SessionLine:
         state="to seal",
         sentence="enter shows what was found, then seals",
         question=draft.registration.question,
-        created=time.strftime("%Y-%m-%d", time.localtime(draft.created)),
+        created=moment(draft.created, "%Y-%m-%d"),
         about=(
             ("question", draft.registration.question),
             ("items", f"{plural(len(draft.items), 'item')}, {len(draft.systems)} systems"),

@@ -44,11 +44,15 @@ class ReadyScreen(Page["tuple[str, list[int]] | None"]):
     PARTS = ("points", "trainers", "questions")
     KEYS = "y n u answer · tab parts · enter rows · esc close"
     BINDINGS: ClassVar = register(
-        Action("ready.yes", "y", "yes", "Answer the question with yes.", show=True),
-        Action("ready.no", "n", "no", "Answer the question with no.", show=True),
-        Action("ready.unsure", "u", "unsure", "Answer that nobody knows yet.", show=True),
-        Action("ready.forget", "delete,x", "forget", "Take the answer back."),
-        Action("ready.prices", "p", "prices", "Edit what providers charge, in $EDITOR."),
+        Action("ready.yes", "y", "yes", "Answer the question with yes.", show=True, writes=True),
+        Action("ready.no", "n", "no", "Answer the question with no.", show=True, writes=True),
+        Action(
+            "ready.unsure", "u", "unsure", "Answer that nobody knows yet.", show=True, writes=True
+        ),
+        Action("ready.forget", "delete,x", "forget", "Take the answer back.", writes=True),
+        Action(
+            "ready.prices", "p", "prices", "Edit what providers charge, in $EDITOR.", writes=True
+        ),
     )
     DEFAULT_CSS = """
     ReadyScreen #points { height: 4fr; min-height: 5; }

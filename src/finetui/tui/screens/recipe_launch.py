@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from textual.message import Message
 
 from finetui.errors import UserError
 from finetui.jobs.folder import Job
+from finetui.jobs.slurm import notes, profiles
 from finetui.recipe.advice import advise
 from finetui.recipe.schema import Recipe
 from finetui.tui.app import SERVED
@@ -20,7 +22,7 @@ from finetui.tui.screens import recipe_view
 from finetui.tui.screens.recipe_files import FilesPane
 from finetui.tui.screens.recipe_forecast import Rehearsed
 from finetui.tui.screens.recipe_sweep import SweepPage, Wanted
-from finetui.tui.widgets.dialogs import Confirm
+from finetui.tui.widgets.dialogs import Choose, Confirm
 
 
 class LaunchPane(FilesPane):
@@ -37,6 +39,7 @@ class LaunchPane(FilesPane):
     def __init__(self) -> None:
         super().__init__()
         self._starting = False
+        self._where = ""
         self._rehearsal: tuple[Job, Recipe] | None = None
 
     def _may_start(self) -> bool:
@@ -53,13 +56,40 @@ class LaunchPane(FilesPane):
     def action_run(self) -> None:
         if not self._may_start():
             return
-        page = recipe_view.launch_page(self.edits.value, self.plan, self.advice)
-        title = f"Run {self.edits.value.name or 'this recipe'}?"
-        self.app.push_screen(Confirm(title, page, "start the run"), self._run_decided)
+        places = self._places()
+        if len(places) < 2:
+            self._ask_run("")
+            return
 
-    def _run_decided(self, yes: bool | None) -> None:
-        if yes and (self.path is None or not self.edits.changed or self.write(self.path)):
-            self._begin(self._train)
+        def chosen(where: str | None) -> None:
+            if where is not None:
+                self._where = where
+                self._ask_run(where)
+
+        self.app.push_screen(Choose("Run it where?", places, self._where), chosen)
+
+    def _places(self) -> list[tuple[str, str]]:
+        """This machine, and the clusters of the person's settings (or Slurm's own defaults)."""
+        known = profiles(self.shell.settings)
+        names = [f"slurm:{name}" for name in known]
+        if not names and shutil.which("sbatch"):
+            names = ["slurm"]
+        found = [(name, recipe_view.place_words(name, known.get(name.partition(":")[2])))
+                 for name in names]  # fmt: skip
+        return [("", "here, on this machine"), *found]
+
+    def _ask_run(self, where: str) -> None:
+        words = dict(self._places())[where] if where else ""
+        page = recipe_view.launch_page(self.edits.value, self.plan, self.advice, words)
+        page = "\n".join([page, *(f"! {note}" for note in (notes() if where else ()))])
+        title = f"Run {self.edits.value.name or 'this recipe'}?"
+
+        def decided(yes: bool | None) -> None:
+            if yes and (self.path is None or not self.edits.changed or self.write(self.path)):
+                self._begin(lambda recipe: self._train(recipe, where))
+
+        yes = "hand it in to Slurm" if where else "start the run"
+        self.app.push_screen(Confirm(title, page, yes), decided)
 
     def action_rehearse(self) -> None:
         if not self._may_start():
@@ -97,11 +127,13 @@ class LaunchPane(FilesPane):
         except UserError as error:
             self.post_message(self.Started(None, error=str(error)))
 
-    def _train(self, recipe: Recipe) -> Started:
+    def _train(self, recipe: Recipe, where: str = "") -> Started:
         from finetui.start import start_training
 
         assert self.workspace is not None
-        return self.Started(start_training(self.workspace, recipe).path)
+        job = (start_training(self.workspace, recipe, on=where) if where
+               else start_training(self.workspace, recipe))  # fmt: skip
+        return self.Started(job.path)
 
     def _rehearse(self, recipe: Recipe) -> Started:
         from finetui.start import start_rehearsal

@@ -55,7 +55,14 @@ class SweepPage(Page[Wanted | None]):
     PARTS = ("line", "axes", "trials")
     KEYS = "enter add · tab parts · x take a line out · s start · esc close"
     BINDINGS: ClassVar = register(
-        Action("sweep.start", "s", "start", "Start these runs, one after another.", show=True),
+        Action(
+            "sweep.start",
+            "s",
+            "start",
+            "Start these runs, one after another.",
+            show=True,
+            writes=True,
+        ),
         Action("sweep.remove", "x,delete", "take out", "Take this line out of the sweep."),
     )
     DEFAULT_CSS = """

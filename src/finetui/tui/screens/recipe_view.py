@@ -12,7 +12,9 @@ from finetui.display import clean, plural
 from finetui.recipe.advice import Advice
 from finetui.recipe.field import Field
 from finetui.recipe.forecast import Plan
+from finetui.recipe.resumption import update_rows
 from finetui.recipe.schema import FIELDS, GROUPS, Recipe, changed, field, get
+from finetui.settings import Cluster
 from finetui.tui import figures
 from finetui.tui.screens import lines
 from finetui.tui.widgets.form import FormField, Kind, Severity
@@ -270,8 +272,8 @@ peak memory, seconds a step, bytes a checkpoint.
 It takes as long as loading the model and some steps."""
 
 
-def launch_page(recipe: Recipe, plan: Plan, advice: Sequence[Advice]) -> str:
-    """What a person reads before a run starts: plain lines."""
+def launch_page(recipe: Recipe, plan: Plan, advice: Sequence[Advice], where: str = "") -> str:
+    """What a person reads before a run starts: plain lines. ``where`` is a cluster, "" for here."""
     rows = [
         ("model", recipe.model.path),
         ("data", _data_words(recipe, plan)),
@@ -282,6 +284,7 @@ def launch_page(recipe: Recipe, plan: Plan, advice: Sequence[Advice]) -> str:
         ("memory", _range(plan)),
         ("time", _time_words(plan)),
         ("output", f"jobs/…-train-{recipe.name or 'run'}/{_result(recipe)}"),
+        *([("where", where)] if where else []),
     ]
     told = [f"{label:<9} {clean(value)}" for label, value in rows]
     warnings = [remark for remark in advice if remark.severity == "warning"]
@@ -290,6 +293,21 @@ def launch_page(recipe: Recipe, plan: Plan, advice: Sequence[Advice]) -> str:
         told += [f"! {_label(remark.field)}: {clean(remark.message)}" for remark in warnings]
     told += ["", "It runs by itself: close screen and terminal as you like."]
     return "\n".join(told)
+
+
+def place_words(name: str, cluster: Cluster | None) -> str:
+    """A place to run, ``slurm`` or ``slurm:NAME``, and what is asked of it."""
+    if cluster is None:
+        return f"{name}: with Slurm's own defaults"
+    limit = f"{cluster.time} min" if cluster.time.isdecimal() else cluster.time
+    asked = [
+        f"partition {cluster.partition}" if cluster.partition else "",
+        f"account {cluster.account}" if cluster.account else "",
+        f"up to {plural(cluster.gpus, 'GPU')}" if cluster.gpus else "CPUs",
+        f"on up to {cluster.nodes} machines" if cluster.nodes > 1 else "",
+        f"at most {limit}" if limit else "",
+    ]
+    return clean(f"{name}: {', '.join(one for one in asked if one)}")
 
 
 def _data_words(recipe: Recipe, plan: Plan) -> str:
@@ -325,7 +343,7 @@ def _time_words(plan: Plan) -> str:
 def _launch_steps(recipe: Recipe, plan: Plan) -> str:
     training = recipe.training
     steps = figures.UNKNOWN if plan.steps is None else f"{plan.steps:,}"
-    rows = training.batch_size * training.accumulation
+    rows = update_rows(recipe)
     rate = figures.number(training.learning_rate)
     return f"{steps} of {plural(rows, 'row')}, learning rate {rate} ({training.schedule})"
 

@@ -59,7 +59,7 @@ COLUMNS = (
     Column("best eval", 10, "right"),
     Column("format", 6, "right"),
     Column("right", 6, "right"),
-    Column("steps", 12, "right"),
+    Column("steps", 9, "right"),
     Column("tok/s", 7, "right"),
     Column("peak", 9, "right"),
     Column("time", 7, "right"),
@@ -98,7 +98,7 @@ class RunsPage(Page["OpenJob | None"]):
     """Dismisses with a run to open, or None. Nothing is polled but the runs on the chart."""
 
     PARTS = ("runs", "overlay", "differences")
-    KEYS = "space on the chart · c curve · / filter · tab next part · enter open"
+    KEYS = "space overlay · c curve · / filter · r resume · tab next part · enter open"
     BINDINGS: ClassVar = register(
         Action("runs.overlay", "space", "overlay", "Put the run on the chart, or take it off."),
         Action("runs.curve", "c", "next curve", "Another curve of the runs on the chart."),
@@ -107,6 +107,8 @@ class RunsPage(Page["OpenJob | None"]):
                "Only runs that fit a regular expression over name, state and recipe: rank=16."),
         Action("runs.order", "s", "sort", "Newest first, or by one of the figures."),
         Action("runs.only", "o", "only this", "Take all other runs off the chart."),
+        Action("runs.resume", "r", "resume",
+               "Go on with a run that ended early; shows first what differs.", writes=True),
     )  # fmt: skip
     DEFAULT_CSS = """
     RunsPage #runs { height: 1fr; min-height: 5; }
@@ -200,6 +202,21 @@ class RunsPage(Page["OpenJob | None"]):
         run = self._current()
         if run is not None:
             self.dismiss(OpenJob(run.job.path))
+
+    def action_resume(self) -> None:
+        run = self._current()
+        if run is None:
+            return
+        if not run.state.ended and run.state.name != "unknown":
+            self.say("It has not ended.")
+            return
+        from finetui.tui.screens.resume import ResumePage
+
+        def resumed(attempt: int | None) -> None:
+            if attempt is not None:
+                self.dismiss(OpenJob(run.job.path))
+
+        self.app.push_screen(ResumePage(self.workspace, run.job), resumed)
 
     def action_filter(self) -> None:
         hint = "A regular expression over name, state and recipe, such as rank=(8|16) or finished."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -12,7 +11,7 @@ from textual.content import Content
 
 from finetui.data.dataset import DataSet, Unplaced
 from finetui.data.edits.steps import Step
-from finetui.display import clean, plural
+from finetui.display import clean, moment, plural
 from finetui.errors import UserError
 from finetui.tui.actions import Action, register
 from finetui.tui.screens.page import Page
@@ -28,12 +27,22 @@ class StepsPage(Page["tuple[str, list[int]] | None"]):
     PARTS = ("steps", "counts", "unplaced")
     KEYS = "space on/off · J K move · u undo · enter rows · esc close"
     BINDINGS: ClassVar = register(
-        Action("steps.switch", "space", "on/off", "Take this step back, or do it again."),
-        Action("steps.later", "J", "later", "Do this step after the next one."),
-        Action("steps.earlier", "K", "earlier", "Do this step before the one above."),
-        Action("steps.undo", "u", "undo", "Undo the last thing done here or on the rows."),
-        Action("steps.redo", "ctrl+r", "redo", "Do again what was undone."),
-        Action("steps.dismiss-edit", "x", "settle", "An edit without a row needs no more care."),
+        Action(
+            "steps.switch", "space", "on/off", "Take this step back, or do it again.", writes=True
+        ),
+        Action("steps.later", "J", "later", "Do this step after the next one.", writes=True),
+        Action("steps.earlier", "K", "earlier", "Do this step before the one above.", writes=True),
+        Action(
+            "steps.undo", "u", "undo", "Undo the last thing done here or on the rows.", writes=True
+        ),
+        Action("steps.redo", "ctrl+r", "redo", "Do again what was undone.", writes=True),
+        Action(
+            "steps.dismiss-edit",
+            "x",
+            "settle",
+            "An edit without a row needs no more care.",
+            writes=True,
+        ),
     )
     DEFAULT_CSS = """
     StepsPage #steps { height: 3fr; min-height: 5; }
@@ -184,7 +193,7 @@ class StepsPage(Page["tuple[str, list[int]] | None"]):
 
 
 def _row(step: Step) -> TableRow:
-    when = time.strftime("%d %b %H:%M", time.localtime(step.time))
+    when = moment(step.time, "%d %b %H:%M")
     sign = "✓" if step.active else "○"
     cells = (sign, str(step.seq), when, step.actor, step.kind, f"{step.rows:,}",
              step.reason or step.note)  # fmt: skip

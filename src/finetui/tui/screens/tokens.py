@@ -112,7 +112,7 @@ class TokensPage(Page[None]):
         Action("tokens.shade", "v", "colours", "What is trained; loss of base, of tuned; change."),
         Action("tokens.side", "s", "other side", "Chosen or rejected answer of a pair."),
         Action("tokens.measure", "m", "measure",
-               "Ask base and tuned model for the loss of each token, in a job."),
+               "Ask base and tuned model for the loss of each token, in a job.", writes=True),
         Action("tokens.run", "M", "run", "Which run's model is asked beside its base."),
         Action("tokens.row-before", "left_square_bracket", "row before", "The row before this."),
         Action("tokens.next-row", "right_square_bracket", "next row", "The next row."),
@@ -355,7 +355,7 @@ def _runs(workspace: Workspace, recipe: Recipe) -> list[Job]:
     for job in list_jobs(workspace.jobs):
         if job.kind != "train" or job.result is None:
             continue
-        model = job.spec().get("recipe", {}).get("model", {})
+        model = job.recipe().get("model", {})
         if model.get("path") == recipe.model.path:
             found.append(job)
     return found

@@ -15,7 +15,7 @@ from textual.widgets import ContentSwitcher
 from finetui.display import clean
 from finetui.jobs.devices import DeviceSample
 from finetui.jobs.folder import Job
-from finetui.jobs.monitor import EventLine, JobReader, Snapshot
+from finetui.jobs.monitor import EventLine, JobReader, Rank, Snapshot
 from finetui.tui import figures
 from finetui.tui.actions import Action, register
 from finetui.tui.lookout import JobLine
@@ -68,6 +68,8 @@ class TrainPane(ExportPane):
         Action("train.stubborn", "b", "hard rows",
                "The rows that still have the highest loss after several visits."),
         Action("train.machine", "m", "machine", "Each GPU and who holds its memory; the host."),
+        Action("train.queue", "Q", "GPU queue",
+               "Who has which GPU of this machine, and who waits."),
         Action("train.log", "L", "log", "Show or hide what the run printed."),
         Action("train.log-scale", "l", "log scale", "Logarithmic axis of the large chart, or not."),
         Action("train.answers", "o", "answers", "Compare base and tuned answers of this run."),
@@ -162,14 +164,22 @@ class TrainPane(ExportPane):
         self.board.show(None)
         self.query_one("#events", VirtualTable).show(ListSource())
         entitle(self.query_one("#run"), self.job.slug, "")
-        words = self.job.kind != "train"
-        self.query_one("#live").set_class(words, "-words")
+        self._words_alone(self.job.kind != "train")
         self.query_one(ContentSwitcher).current = "live"
         for id in ("run", "scores", "log"):
             self.query_one(f"#{id}", TextPanel).show(Content.styled("reading…", "$muted"))
         self._show_devices()
         self._begin_watch(self.job)
         self._focus_live()
+
+    def _words_alone(self, alone: bool) -> None:
+        """No charts for what has no steps: the words get the room."""
+        live = self.query_one("#live")
+        if live.has_class("-words") != alone:
+            live.set_class(alone, "-words")
+            self.call_after_refresh(self._again)
+            if self.snapshot is not None and self.active and len(self.app.screen_stack) == 1:
+                self._focus_live()
 
     def _focus_live(self) -> None:
         """The keyboard to the large chart; to the events where there are none."""
@@ -286,6 +296,7 @@ class TrainPane(ExportPane):
         run = self.query_one("#run", TextPanel)
         width = run.content_size.width or 32
         steps = self.job is not None and self.job.kind == "train"
+        self._words_alone(not steps or train_view.waits(snapshot))
         run.show(train_view.run_panel(snapshot, width, self.size.height < 30, steps))
         entitle(run, subtitle=snapshot.device)
         self.query_one("#scores", TextPanel).show(train_view.scores_panel(snapshot.scores))
@@ -309,7 +320,7 @@ class TrainPane(ExportPane):
         panel.show(train_view.log_lines(snapshot.log_tail(room)))
 
     def _tell_end(self, before: Snapshot | None, now: Snapshot) -> None:
-        if before is not None and before.state.alive and now.state.ended:
+        if before is not None and not before.state.ended and now.state.ended:
             good = now.state.name in ("finished", "stopped")
             name = self.job.slug if self.job else ""
             self.say(f"{name}: {now.state.sentence}.", "" if good else "error")
@@ -329,12 +340,17 @@ class TrainPane(ExportPane):
     def _disk_seen(self, message: DiskSeen) -> None:
         self._disk_free = message.free
 
+    @property
+    def ranks(self) -> tuple[Rank, ...]:
+        """The processes of the run on screen, as its newest step told."""
+        return self.snapshot.ranks if self.snapshot is not None else ()
+
     def _devices_seen(self, sample: DeviceSample | None) -> None:
         if sample is None:
             return
         self.board.devices.take(sample, self._disk_free, time.time())
         if isinstance(self.app.screen, MachinePage):
-            self.app.screen.show(sample, self._disk_free)
+            self.app.screen.show(sample, self._disk_free, self.ranks)
         ended = self.snapshot is not None and self.snapshot.state.ended
         if not ended:  # a run that has ended is read in peace: nothing moves
             self._show_devices()
@@ -343,11 +359,18 @@ class TrainPane(ExportPane):
         if self.active and self.live and self.shell.devices is not None:
             panel = self.query_one("#devices", TextPanel)
             width = panel.content_size.width or 32
-            panel.show(train_view.devices_panel(self.shell.devices, width, self._disk_free))
+            panel.show(
+                train_view.devices_panel(self.shell.devices, width, self._disk_free, self.ranks)
+            )
             self.board.look()
 
+    def action_queue(self) -> None:
+        from finetui.tui.screens.train_queue import QueuePage
+
+        self.app.push_screen(QueuePage(self.rows), self._run_wanted)
+
     def action_machine(self) -> None:
-        self.app.push_screen(MachinePage(self.shell.devices, self._disk_free))
+        self.app.push_screen(MachinePage(self.shell.devices, self._disk_free, self.ranks))
 
     # -- charts --------------------------------------------------------------------------------
 

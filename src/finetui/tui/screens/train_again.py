@@ -19,8 +19,10 @@ from finetui.tui.screens.train_rows import Repair
 from finetui.tui.widgets.dialogs import Confirm
 
 ACTIONS = (
+    Action("train.resume", "r", "resume",
+           "Go on with a run that ended early; shows first what differs.", show=True, writes=True),
     Action("train.again", "A", "run again",
-           "Start this run's recipe again, on the data as it is now (asks first)."),
+           "Start this run's recipe again, on the data as it is now (asks first).", writes=True),
 )  # fmt: skip
 _DETAIL = "Its recipe, on the data as it is now: what was edited or dropped since counts."
 
@@ -66,6 +68,36 @@ class AgainPane(ControlPane):
             self.say("Only a training run can be started again.", "warning")
         elif job is not None:
             self._ask_again(job)
+
+    # -- going on with a run that ended early ------------------------------------------------
+
+    def action_resume(self) -> None:
+        job = self.open_job()
+        if job is None:
+            return
+        if self.workspace is None:
+            self.say("A run needs a workspace.")
+        elif job.kind != "train":
+            self.say("Only a training run can be resumed.", "warning")
+        elif self._alive(job):
+            self.say("It has not ended. P lets a paused run go on, w starts one that waits.")
+        else:
+            from finetui.tui.screens.resume import ResumePage
+
+            self.app.push_screen(ResumePage(self.workspace, job),
+                                 lambda attempt: self._resumed(job, attempt))  # fmt: skip
+
+    def _resumed(self, job: Job, attempt: int | None) -> None:
+        if attempt is not None:
+            self.say(f"{clean(job.slug)} goes on, attempt {attempt}.")
+            self.shell.look()
+            self.open(job.path)
+
+    def state_of(self, job: Job) -> str:
+        shown = self.snapshot
+        if shown is not None and shown.job_id == job.id:
+            return shown.state.name
+        return next((line.state for line in self.rows if line.path == job.path), "")
 
     def _alive(self, job: Job) -> bool:
         return any(line.path == job.path and line.state in train_view.LIVE for line in self.rows)

@@ -14,7 +14,7 @@ import msgspec
 
 from finetui.data.dataset import DataSet, open_dataset
 from finetui.display import plural
-from finetui.errors import UserError
+from finetui.errors import BROKEN, UserError
 from finetui.jobs import control
 from finetui.jobs.folder import Job
 from finetui.jobs.liveness import state
@@ -104,7 +104,7 @@ def _pairs(line: bytes) -> list[tuple[int, int]]:
     try:
         rows = msgspec.json.decode(line).get("rows") or []
         return [(int(file), int(number)) for file, number in rows]
-    except (msgspec.DecodeError, TypeError, ValueError):
+    except (AttributeError, TypeError, OverflowError, *BROKEN):
         return []
 
 

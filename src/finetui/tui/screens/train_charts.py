@@ -13,6 +13,7 @@ from textual import on
 from textual.app import ComposeResult
 
 from finetui.display import clean
+from finetui.errors import BROKEN
 from finetui.settings import user_file
 from finetui.tui import figures
 from finetui.tui.actions import Action, register
@@ -165,7 +166,7 @@ def load_chosen() -> tuple[str, ...]:
     """The kept choice; the usual charts where there is none, or none that can be read."""
     try:
         names = msgspec.json.decode(chosen_file().read_bytes(), type=list[str])
-    except (OSError, msgspec.DecodeError):
+    except (OSError, *BROKEN):
         return DEFAULT
     return tuple(name for name in dict.fromkeys(names) if kind_of(name)) or DEFAULT
 

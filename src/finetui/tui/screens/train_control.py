@@ -16,28 +16,40 @@ from finetui.jobs.folder import Job
 from finetui.tui import figures
 from finetui.tui.actions import Action
 from finetui.tui.pane import ModePane
-from finetui.tui.widgets.dialogs import Choose, Confirm, TextPrompt
+from finetui.tui.screens.train_view import stack_text
+from finetui.tui.widgets.dialogs import Choose, Confirm, Reading, TextPrompt
 
 if TYPE_CHECKING:
     from finetui.jobs.monitor import Snapshot
 
 ACTIONS = (
     Action("train.stop", "s", "stop", "Save and stop the run after this step (asks first).",
-           show=True),
+           show=True, writes=True),
     Action("train.stop-best", "", "keep the best",
-           "End after this step with the weights of the best evaluation (asks first)."),
-    Action("train.save", "S", "save now", "Write a checkpoint after this step."),
-    Action("train.evaluate-now", "e", "evaluate now", "Take the held-out loss after this step."),
-    Action("train.pause", "P", "pause", "Pause the run after this step, or let it go on."),
+           "End after this step with the weights of the best evaluation (asks first).",
+           writes=True),
+    Action("train.save", "S", "save now", "Write a checkpoint after this step.", writes=True),
+    Action("train.evaluate-now", "e", "evaluate now", "Take the held-out loss after this step.",
+           writes=True),
+    Action("train.pause", "P", "pause", "Pause the run after this step, or let it go on.",
+           writes=True),
     Action("train.pause-free", "", "pause and free",
-           "Pause, with model and optimiser moved to host memory until it goes on."),
-    Action("train.rate", "", "learning rate", "Another peak learning rate; the schedule stays."),
-    Action("train.end-step", "", "end step", "Another last step; the schedule follows."),
-    Action("train.eval-every", "", "evaluate every", "Steps between two evaluations."),
-    Action("train.save-every", "", "save every", "Steps between two checkpoints."),
-    Action("train.kill", "", "kill", "End the process at once, unsaved (asks first)."),
+           "Pause, with model and optimiser moved to host memory until it goes on.", writes=True),
+    Action("train.rate", "", "learning rate", "Another peak learning rate; the schedule stays.",
+           writes=True),
+    Action("train.end-step", "", "end step", "Another last step; the schedule follows.",
+           writes=True),
+    Action("train.eval-every", "", "evaluate every", "Steps between two evaluations.", writes=True),
+    Action("train.save-every", "", "save every", "Steps between two checkpoints.", writes=True),
+    Action("train.share", "w", "start anyway",
+           "Start a run that waits for a GPU now, beside whoever is there (asks first).",
+           writes=True),
+    Action("train.stack", "t", "stack",
+           "What each thread of the run does at this moment; for one that stalls.",
+           writes=True),
+    Action("train.kill", "", "kill", "End the process at once, unsaved (asks first).", writes=True),
     Action("train.control", "x", "change", "Everything that can be asked of a running job.",
-           show=True),
+           show=True, writes=True),
 )  # fmt: skip
 
 
@@ -59,6 +71,14 @@ class Answered(Message):
     failed: bool = False
 
 
+@dataclass
+class Stands(Message):
+    """Where the threads of a job are."""
+
+    slug: str
+    text: str
+
+
 class ControlPane(ModePane):
     """The keys that ask something of a run; the run answers at its next step."""
 
@@ -69,8 +89,13 @@ class ControlPane(ModePane):
         raise NotImplementedError
 
     def action_stop(self) -> None:
-        self._confirmed("stop", "Stop", "It saves what it has learned and ends after this step.",
-                        "stop it")  # fmt: skip
+        job = self.open_job()
+        if job is not None and self.state_of(job) in ("queued", "requeued"):
+            self._confirmed("stop", "Cancel", "It waits, and leaves the queue.", "cancel it")
+        else:
+            self._confirmed("stop", "Stop",
+                            "It saves what it has learned and ends after this step.", "stop it",
+                            )  # fmt: skip
 
     def action_stop_best(self) -> None:
         best = self.snapshot.best_eval_loss if self.snapshot else None
@@ -85,6 +110,44 @@ class ControlPane(ModePane):
                 Confirm(f"{title} {clean(job.slug)}?", detail, yes=yes, danger=True),
                 lambda sure: self._send(job, verb) if sure else None,
             )
+
+    def state_of(self, job: Job) -> str:
+        """The name of a job's state as it was last seen, "" before the first look."""
+        raise NotImplementedError
+
+    def action_share(self) -> None:
+        job = self.open_job()
+        if job is None:
+            return
+        if self.state_of(job) != "queued":
+            self.say("It does not wait for a GPU.")
+            return
+        detail = "It starts on a GPU that is taken: both get slower, and memory may run out."
+        self.app.push_screen(
+            Confirm(f"Start {clean(job.slug)} all the same?", detail, "start it", danger=True),
+            lambda sure: self._send(job, "share") if sure else None,
+        )
+
+    def action_stack(self) -> None:
+        job = self.open_job()
+        if job is not None:
+            self.say("Asking…")
+            self._ask_stack(job)
+
+    @work(thread=True, exit_on_error=False, group="stack")
+    def _ask_stack(self, job: Job) -> None:
+        from finetui.jobs import stack
+
+        try:
+            self.post_message(Stands(job.slug, stack.ask(job)))
+        except UserError as error:
+            self.post_message(Answered(str(error), failed=True))
+
+    @on(Stands)
+    def _stands(self, message: Stands) -> None:
+        self.app.clear_notifications()
+        title = f"where {clean(message.slug)} stands"
+        self.app.push_screen(Reading(title, stack_text(message.text)))
 
     def action_save(self) -> None:
         self.ask("save")
@@ -153,6 +216,17 @@ class ControlPane(ModePane):
         self.app.push_screen(Choose(title, options), self._verb_chosen)
 
     def _offers(self, job: Job) -> list[tuple[str, str, str]]:
+        state = self.state_of(job)
+        if state in ("queued", "requeued"):
+            return [
+                ("share", "start anyway", "beside who has the GPU"),
+                ("stop", "cancel", "it leaves the queue"),
+            ]
+        if state in ("finished", "stopped", "preempted", "failed", "interrupted"):
+            return [
+                ("resume", "resume", "from its last checkpoint"),
+                ("again", "run again", "its recipe from the start, on the data as it is"),
+            ]
         now = {each.field: each.now or figures.UNKNOWN for each in settings_of(job, self.snapshot)}
         pausing = [("pause", "go on", "after the pause")] if self._paused else [
             ("pause", "pause", "after this step, memory stays taken"),
@@ -166,6 +240,7 @@ class ControlPane(ModePane):
             ("end_step", "end step", f"now {now['end_step']}"),
             ("eval_every", "evaluate every", f"now {now['eval_every']} steps"),
             ("save_every", "checkpoint every", f"now {now['save_every']} steps"),
+            ("stack", "where it stands", "what each thread does now"),
             ("stop", "stop", "saved, after this step"),
             ("stop_best", "stop, keep the best", "weights of the best evaluation"),
             ("kill", "kill", "unsaved; if it does not answer"),
@@ -207,7 +282,7 @@ def _label(title: str, help: str) -> str:
 
 def settings_of(job: Job, snapshot: Snapshot | None) -> list[Setting]:
     """What can be set while it runs, with its value now: the recipe's, or the last request's."""
-    recipe = job.spec().get("recipe", {})
+    recipe = job.recipe()
     asked: dict[str, object] = {}
     for each in snapshot.controls if snapshot is not None else ():
         asked |= dict(each.fields)

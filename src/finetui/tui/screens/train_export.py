@@ -12,7 +12,7 @@ from finetui.tui.widgets.dialogs import Choose
 
 ACTIONS = (
     Action("train.export", "X", "export",
-           "Write the result for serving: adapter, merged model, GGUF, model card."),
+           "Write the result for serving: adapter, merged model, GGUF, model card.", writes=True),
 )  # fmt: skip
 _FORMS = (
     ("result", "what was trained, with tokenizer, card and lines for vLLM and Ollama"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from textual.app import ComposeResult
@@ -16,6 +17,7 @@ from finetui.tui.widgets.textpanel import TextPanel
 
 if TYPE_CHECKING:
     from finetui.jobs.devices import DeviceSample, Gpu
+    from finetui.jobs.monitor import Rank
 
 
 class MachinePage(Page[None]):
@@ -25,28 +27,34 @@ class MachinePage(Page[None]):
     KEYS = "esc close"
     DEFAULT_CSS = "MachinePage #scroll { height: 1fr; }"
 
-    def __init__(self, sample: DeviceSample | None, disk_free: int | None) -> None:
+    def __init__(
+        self, sample: DeviceSample | None, disk_free: int | None, ranks: Sequence[Rank] = ()
+    ) -> None:
         super().__init__("machine")
-        self._sample, self._disk = sample, disk_free
+        self._sample, self._disk, self._ranks = sample, disk_free, ranks
 
     def body(self) -> ComposeResult:
         with VerticalScroll(id="scroll", can_focus=True):
             yield TextPanel(id="machine")
 
     def on_mount(self) -> None:
-        self.call_after_refresh(self.show, self._sample, self._disk)
+        self.call_after_refresh(self.show, self._sample, self._disk, self._ranks)
 
     def on_resize(self) -> None:
-        self.call_after_refresh(self.show, self._sample, self._disk)
+        self.call_after_refresh(self.show, self._sample, self._disk, self._ranks)
 
-    def show(self, sample: DeviceSample | None, disk_free: int | None) -> None:
-        self._sample, self._disk = sample, disk_free
+    def show(
+        self, sample: DeviceSample | None, disk_free: int | None, ranks: Sequence[Rank] = ()
+    ) -> None:
+        self._sample, self._disk, self._ranks = sample, disk_free, ranks
         panel = self.query_one("#machine", TextPanel)
-        panel.show(machine_text(sample, disk_free, min(72, panel.content_size.width or 60)))
+        panel.show(machine_text(sample, disk_free, min(72, panel.content_size.width or 60), ranks))
 
 
-def machine_text(sample: DeviceSample | None, disk_free: int | None, width: int) -> Content:
-    """Everything the machine tells."""
+def machine_text(
+    sample: DeviceSample | None, disk_free: int | None, width: int, ranks: Sequence[Rank] = ()
+) -> Content:
+    """Everything the machine tells, and every rank of the run on screen, also on other hosts."""
     if sample is None:
         return Content.styled("reading the devices…", "$muted")
     told: list[Content] = []
@@ -54,6 +62,8 @@ def machine_text(sample: DeviceSample | None, disk_free: int | None, width: int)
         told += [lines.pair("driver", clean(sample.driver)), Content("")]
     for gpu in sample.gpus:
         told += [*_gpu(gpu, width), Content("")]
+    if len(ranks) > 1:
+        told += [*train_view.rank_lines(ranks, sample), Content("")]
     told += train_view.host_lines(sample, disk_free, width)
     return lines.join(told)
 

@@ -54,9 +54,11 @@ class RowsPage(Page["Repair | None"]):
         Action("batch.open-all", "o", "open all", "All rows, or the chosen ones, in Data."),
         Action("batch.tokens", "I", "tokens", "What of this row is trained, masked and cut."),
         Action("batch.drop", "d", "drop, go on",
-               "Leave the row out of the data set, and of this run from its next step on."),
+               "Leave the row out of the data set, and of this run from its next step on.",
+               writes=True),
         Action("batch.repair", "r", "repair, rerun",
-               "Repair the rows in Data, then start the recipe again on what they are then."),
+               "Repair the rows in Data, then start the recipe again on what they are then.",
+               writes=True),
     )  # fmt: skip
     DEFAULT_CSS = """
     RowsPage #batch { height: 1fr; min-height: 6; }

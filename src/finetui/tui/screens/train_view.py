@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-import textwrap
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from textual.content import Content
@@ -16,19 +16,29 @@ from finetui.tui.widgets.table import TableRow, Tone
 
 if TYPE_CHECKING:
     from finetui.jobs.devices import DeviceSample, Gpu
-    from finetui.jobs.monitor import EventLine, Score, Snapshot
+    from finetui.jobs.monitor import EventLine, Rank, Score, Snapshot
     from finetui.tui.lookout import JobLine
 
-LIVE = frozenset({"starting", "queued", "running", "paused", "stalled"})
+LIVE = frozenset({"starting", "queued", "requeued", "running", "paused", "stalled"})
 """States in which a process works, or is about to."""
 
-SENTENCE_LINES = 3
+RESUMABLE = frozenset({"failed", "interrupted", "preempted", "stopped"})
+"""States in which a training run can go on from its last checkpoint."""
+SENTENCE_LINES = 9
+BRIEF_LINES = 10
+"""Lines that progress, state and figures share where there is little room; why a run failed
+comes before its figures."""
+RANK_LINES = 8
+"""Ranks that the panel of the machine has room for; the machine page has all."""
 ROOMY_GPUS = 2
 """GPUs that get three lines each; more of them get one."""
 LITTLE_DISK = 5 << 30
 """Free bytes of the disk below which it is shown as a worry."""
 SET_NAMES = {"suite": "general"}
 """What the engine's sets are called where a person reads them."""
+
+_FRAME = re.compile(r'  File "(.+)", line (\d+) in (.*)')
+_LIBRARY = re.compile(r".*/(?:site-packages|dist-packages|src|python3\.\d+)/")
 
 _TONES: dict[str, Tone] = {
     "running": "good",
@@ -59,11 +69,14 @@ def run_panel(snapshot: Snapshot, width: int, brief: bool = False, steps: bool =
     `steps` is False for a job that does not train: it has no figures.
     """
     told = _figures(snapshot)
-    if not steps:
-        return lines.join(_progress(snapshot, width))
+    progress = _progress(snapshot, width)
+    head = [*progress, *_onward(snapshot, steps)]
+    if not steps or waits(snapshot):
+        return lines.join(head)
     if brief:
-        return lines.join([*_progress(snapshot, width), *told[:3], told[4]])
-    return lines.join([*_progress(snapshot, width), Content(""), *told])
+        few = [*told[:3], told[4]][: max(0, BRIEF_LINES - len(progress))]
+        return lines.join([*head, *few, *_spread(snapshot)])
+    return lines.join([*head, Content(""), *told, *_spread(snapshot)])
 
 
 def _progress(snapshot: Snapshot, width: int) -> list[Content]:
@@ -73,7 +86,52 @@ def _progress(snapshot: Snapshot, width: int) -> list[Content]:
     style = lines.MARKS.get(snapshot.state.name, ("", "$success"))[1]
     track = Content.assemble(lines.bar(share, max(4, width - len(percent)), style), percent)
     head = Content.assemble(lines.state_cell(snapshot.state.name), (f"  {words}", "bold"))
-    return [head, track, _times(snapshot), *_what(snapshot, width)]
+    if waits(snapshot):
+        return [head, _times(snapshot), *_what(snapshot, width, 0)]
+    return [head, track, _times(snapshot), *_what(snapshot, width, SENTENCE_LINES)]
+
+
+def waits(snapshot: Snapshot) -> bool:
+    """Whether it has nothing to show yet but what it waits for."""
+    return snapshot.state.name in ("queued", "requeued") and not snapshot.step
+
+
+def _onward(snapshot: Snapshot, steps: bool) -> list[Content]:
+    """How a run that ended before its time goes on, or one that waits or stalls."""
+    name = snapshot.state.name
+    if steps and name in RESUMABLE:
+        saved = [one.step for one in snapshot.checkpoints]
+        words = f"resume after step {max(saved):,}" if saved else "begin again: no checkpoint"
+        return [_key("r", words)]
+    if name == "stalled":
+        return [_key("t", "where it stands")]
+    if snapshot.state.waits:
+        keys = [("w", "start anyway"), ("s", "cancel"), ("Q", "GPU queue")]
+        if "Slurm" in snapshot.state.sentence:  # whose queue is its own
+            keys = [("s", "cancel")]
+        return [Content("   ").join(_key(key, words) for key, words in keys)]
+    return []
+
+
+def _key(key: str, words: str) -> Content:
+    return Content.assemble((key, "bold $key"), (f" {words}", "$muted"))
+
+
+def _spread(snapshot: Snapshot) -> list[Content]:
+    """How many GPUs a run of several has, and what they hold."""
+    if len(snapshot.ranks) < 2:
+        return []
+    hosts = len({rank.host for rank in snapshot.ranks})
+    where = f" on {hosts} hosts" if hosts > 1 else ""
+    return [lines.pair("ranks", f"{len(snapshot.ranks)}{where} · {_range(snapshot.ranks)}")]
+
+
+def _range(ranks: Sequence[Rank]) -> str:
+    held = [rank.memory for rank in ranks if rank.memory is not None]
+    if not held:
+        return figures.UNKNOWN
+    low, high = figures.size(min(held)), figures.size(max(held))
+    return low if low == high else f"{low} to {high}"
 
 
 def _how_far(snapshot: Snapshot) -> tuple[int, int, str]:
@@ -88,17 +146,19 @@ def _how_far(snapshot: Snapshot) -> tuple[int, int, str]:
     return done, done, ""
 
 
-def _what(snapshot: Snapshot, width: int) -> list[Content]:
+def _what(snapshot: Snapshot, width: int, most: int) -> list[Content]:
     """What it does now while it works; why it is in this state when it does not."""
     if snapshot.state.name in ("running", "starting"):
         progress = snapshot.progress
         return [Content.styled(clean((progress and progress.text) or snapshot.stage), "$accent")]
     style = lines.MARKS.get(snapshot.state.name, ("", ""))[1]
-    told = textwrap.wrap(clean(snapshot.state.sentence), max(16, width)) or [""]
-    return [Content.styled(line, style) for line in told[:SENTENCE_LINES]]
+    return lines.wrapped(snapshot.state.sentence, width, style, most)
 
 
 def _times(snapshot: Snapshot) -> Content:
+    if waits(snapshot):
+        since = figures.clock(snapshot.state.since) if snapshot.state.since else figures.UNKNOWN
+        return Content.styled(f"waits since {since}", "$muted")
     spent = figures.duration(snapshot.elapsed_s) if snapshot.elapsed_s else figures.UNKNOWN
     if snapshot.state.name not in LIVE:
         return Content.styled(f"took {spent}", "$muted")
@@ -157,8 +217,14 @@ def _adapter(snapshot: Snapshot) -> str:
     return f"{figures.compact(snapshot.trainable)}{of}"
 
 
-def devices_panel(sample: DeviceSample | None, width: int, disk_free: int | None = None) -> Content:
-    """The GPUs, or why there are none, and the host; a line each where there are many."""
+def devices_panel(
+    sample: DeviceSample | None,
+    width: int,
+    disk_free: int | None = None,
+    ranks: Sequence[Rank] = (),
+) -> Content:
+    """The GPUs, or why there are none, and the host; a line each where there are many. The ranks
+    of a run on several GPUs stand below, those of other machines too."""
     if sample is None:
         return Content.styled("reading the devices…", "$muted")
     rows: list[Content] = []
@@ -166,7 +232,37 @@ def devices_panel(sample: DeviceSample | None, width: int, disk_free: int | None
         rows.extend(_gpu(gpu, width) if len(sample.gpus) <= ROOMY_GPUS else [_gpu_line(gpu, width)])
     if not sample.gpus:
         rows.append(Content.styled(clean(sample.problem or "no GPU found"), "$warning"))
-    return lines.join([*rows, *host_lines(sample, disk_free, width)])
+    return lines.join(
+        [*rows, *rank_lines(ranks, sample, RANK_LINES), *host_lines(sample, disk_free, width)]
+    )
+
+
+def rank_lines(ranks: Sequence[Rank], sample: DeviceSample | None, most: int = 0) -> list[Content]:
+    """A line a rank: its host, its GPU, what it holds and held at most; none for one process."""
+    if len(ranks) < 2:
+        return []
+    known = {gpu.uuid: gpu.index for gpu in sample.gpus if gpu.uuid} if sample is not None else {}
+    shown = ranks[:most] if most and len(ranks) > most else ranks
+    rows = [["rank", "GPU", "GiB", "peak"]]
+    rows += [
+        [str(rank.rank), _place(rank, known), *map(_tenths, (rank.memory, rank.memory_peak))]
+        for rank in shown
+    ]
+    head, *rest = lines.columns(rows)
+    more = len(ranks) - len(shown)
+    tail = [Content.styled(f"and {more:,} more ranks: m", "$muted")] if more else []
+    return [head.stylize("$muted"), *rest, *tail]
+
+
+def _tenths(value: int | None) -> str:
+    return figures.UNKNOWN if value is None else f"{value / 2**30:.1f}"
+
+
+def _place(rank: Rank, known: Mapping[str, int]) -> str:
+    """``node7:3``; the end of a UUID where the index is not known here."""
+    gpu = str(known.get(rank.gpu, rank.gpu if len(rank.gpu) < 8 else f"…{rank.gpu[-6:]}"))
+    host = clean(rank.host.partition(".")[0])[:16]
+    return f"{host}:{clean(gpu)}" if gpu else f"{host} CPU"
 
 
 def host_lines(sample: DeviceSample, disk_free: int | None, width: int) -> list[Content]:
@@ -246,6 +342,26 @@ def scores_panel(scores: Sequence[Score]) -> Content:
         return Content.styled("not scored yet", "$muted")
     head, *rest = lines.columns(rows, ["$muted", "", "bold"])
     return lines.join([head.without_spans.stylize("$muted"), *rest])
+
+
+def stack_text(told: str) -> Content:
+    """Where threads stand: a line a frame, ``torch/nn/linear.py:134 forward``, and its code; the
+    frames of finetui itself stand out, because they say what the run is about."""
+    rows: list[Content] = []
+    own = False
+    for line in told.splitlines():
+        frame = _FRAME.match(line)
+        if frame:
+            path = _LIBRARY.sub("", frame[1])
+            own = path.startswith("finetui/")
+            place = f"{path}:{frame[2]} "
+            rows.append(Content.assemble((clean(place), "$accent" if own else "$muted"),
+                                         (clean(frame[3]), "bold" if own else "")))  # fmt: skip
+        elif line.startswith("    "):
+            rows.append(Content.styled(clean(line), "" if own else "$muted"))
+        else:
+            rows.append(Content.styled(clean(line), "bold" if line.startswith("rank") else ""))
+    return lines.join(rows)
 
 
 def log_lines(tail: Sequence[str]) -> Content:

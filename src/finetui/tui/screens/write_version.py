@@ -26,7 +26,7 @@ class WriteDialog(ModalScreen["list[str] | None"]):
     """Dismisses with the arguments of `finetui split` or `finetui mix`, or None."""
 
     BINDINGS: ClassVar = register(
-        Action("write.start", "w,f2", "write", "Write the version.", show=True),
+        Action("write.start", "w,f2", "write", "Write the version.", show=True, writes=True),
         Action("write.cancel", "escape", "cancel", "Leave it.", show=True),
     )
     DEFAULT_CSS = """

@@ -12,7 +12,7 @@ from textual.reactive import reactive
 from textual.widget import Widget
 
 from finetui.display import clean
-from finetui.tui.actions import ACTIONS, key_sign
+from finetui.tui.actions import ACTIONS, is_off, key_sign
 from finetui.tui.messages import ShowPane
 
 HINTS = 5
@@ -24,6 +24,7 @@ class TopBar(Widget):
     workspace: reactive[str] = reactive("")
     current: reactive[str] = reactive("")
     machine: reactive[str] = reactive("", repaint=False)
+    readonly: reactive[bool] = reactive(False)
 
     def __init__(self, modes: Sequence[tuple[str, str, str]]) -> None:
         """``modes`` holds (name, key, title)."""
@@ -51,7 +52,8 @@ class TopBar(Widget):
         return Content.assemble(left, tabs, gap, right, " ")
 
     def _left(self, room: int) -> Content:
-        name = Content.assemble((" finetui", "bold $accent"), "  ")
+        mark = (" read only ", "bold $background on $warning") if self.readonly else ""
+        name = Content.assemble((" finetui", "bold $accent"), "  ", mark, " " if mark else "")
         place = clean(self.workspace)
         if room - name.cell_length < 4:
             return name
@@ -107,11 +109,14 @@ class HintBar(Widget):
     def _collect(self) -> None:
         """Read the active bindings, nearest to the focus first."""
         found: dict[str, tuple[str, str]] = {}
+        watching = getattr(self.app, "readonly", False)
         for active in self.screen.active_bindings.values():
             binding = active.binding
             if not (binding.show and active.enabled):
                 continue
             action = ACTIONS.get(binding.id or "")
+            if watching and is_off(binding.id or ""):
+                continue
             sign = key_sign((action.keys if action else binding.key).split(",")[0])
             found.setdefault(binding.id or binding.action, (sign, binding.description))
         self.hints = tuple(found.values())[:HINTS]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import time
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from rich.cells import cell_len
 
-from finetui.display import clean
+from finetui.display import clean, moment
 from finetui.tui.widgets.plotting import (
     NO_POINTS,
     Canvas,
@@ -469,4 +468,4 @@ def _outlier(curve: Curve, first: int, last: int) -> int:
 
 
 def _clock(when: float) -> str:
-    return time.strftime("%H:%M:%S", time.localtime(when))
+    return moment(when, "%H:%M:%S")
