@@ -135,18 +135,11 @@ def checkpoints(case: Case) -> Iterator[Advice]:
     saves, steps = case.recipe.checkpoints.every, case.plan.steps
     if steps is None:
         return
-    if saves == 0 and steps >= _LONG_RUN:
+    if (saves == 0 or saves > steps) and steps >= _LONG_RUN:
         yield warning(
             "checkpoints.every",
             f"{steps:,} steps without a checkpoint: a reboot loses them all.",
             f"Saving every {max(1, steps // 10):,} steps costs little for an adapter.",
-            HOUSE,
-        )
-    elif saves > steps:
-        yield advice(
-            "checkpoints.every",
-            f"The run has {steps:,} steps: no checkpoint is saved before the end.",
-            f"Try every {max(1, steps // 4):,} steps.",
             HOUSE,
         )
 

@@ -116,7 +116,7 @@ class Checkpoints(Table, frozen=True):
             source=TRAINER,
             unit="steps",
         ),
-    ] = 0
+    ] = 500
     keep: Annotated[
         int,
         Meta(ge=2, le=1000),
