@@ -15,4 +15,5 @@ os.environ.pop("NO_COLOR", None)
 os.environ.update(
     XDG_CONFIG_HOME=_HOME, OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE", HF_HUB_OFFLINE="1",
     HF_HUB_DISABLE_TELEMETRY="1", TOKENIZERS_PARALLELISM="false",
+    FINETUI_LEASES="off",  # no test waits for, or takes, a GPU of this machine
 )  # fmt: skip

@@ -1,8 +1,10 @@
 """Workers for tests, in plain Python: python job_programs.py PROGRAM JOBDIR ARGUMENTS..."""
 
+import ctypes
 import os
 import resource
 import sys
+import threading
 import time
 from multiprocessing import get_context
 from pathlib import Path
@@ -74,7 +76,42 @@ def disk_full(job: str) -> None:
         session.outcome("finished", answers=answers, lost=session.events.lost)
 
 
-PROGRAMS = {f.__name__: f for f in (steps, acknowledge, forking, failing, silent, disk_full)}
+def standing(job: str) -> None:
+    """Hang in C on the main thread, beside a thread that is busy."""
+    with WorkerSession(job) as session:
+        session.expect_steps_within(0.2)
+        threading.Thread(target=count_for_ever, daemon=True).start()
+        session.events.write("step", step=1)
+        wait_in_a_library()
+
+
+def count_for_ever() -> None:
+    while True:
+        sum(range(1000))
+
+
+def wait_in_a_library() -> None:
+    while True:  # a signal wakes it
+        ctypes.CDLL(None).sleep(600)
+
+
+def memory_eater(job: str) -> None:
+    """Take more and more memory, as a batch that is too large does."""
+    with WorkerSession(job) as session:
+        session.events.write("step", step=1)
+        taken = []
+        while True:
+            taken.append(b"\1" * (8 << 20))
+
+
+def kill_me(job: str, number: str) -> None:
+    with WorkerSession(job):
+        os.kill(os.getpid(), int(number))
+        time.sleep(60)
+
+
+_ALL = (steps, acknowledge, forking, failing, silent, disk_full, standing, memory_eater, kill_me)
+PROGRAMS = {program.__name__: program for program in _ALL}
 
 if __name__ == "__main__":
     PROGRAMS[sys.argv[1]](*sys.argv[2:])

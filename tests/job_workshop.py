@@ -12,6 +12,7 @@ from finetui.jobs import procfs
 from finetui.jobs.folder import Job, create
 from finetui.jobs.launch import launch
 from finetui.jobs.liveness import JobState, state
+from finetui.jobs.locks import is_held
 
 LIMIT_S = 60.0
 PROGRAM = Path(__file__).with_name("job_programs.py")
@@ -70,6 +71,13 @@ def ended(job: Job, limit_s: float = LIMIT_S) -> JobState:
     """Wait until a job has ended and return its state."""
     until(lambda: state(job).ended, limit_s)
     return state(job)
+
+
+def quiet(job: Job) -> JobState:
+    """Wait until a job has ended and its processes write no more; returns its state."""
+    now = ended(job)
+    until(lambda: not (is_held(job.worker_lock) or is_held(job.supervisor_lock)))
+    return now
 
 
 def step_reached(job: Job, step: int) -> bool:

@@ -1,7 +1,8 @@
 """The commands.
 
 Standard output is data, standard error is narration. Exit codes: 0 good, 1 findings or failed,
-2 cannot run. A command's module is imported only when it is called, so that ``--help`` is instant.
+2 cannot run, 70 an error of finetui itself. A command's module is imported only when it is
+called, so that ``--help`` is instant.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ import os
 import sys
 from collections.abc import Sequence
 
-from finetui import __version__
+from finetui import __version__, readonly
 from finetui.errors import UserError
 
-GOOD, FOUND, CANNOT = 0, 1, 2
+GOOD, FOUND, CANNOT, BROKEN = 0, 1, 2, 70
 
 COMMANDS: dict[str, str] = {
     "init": "make a workspace here or at PATH",
@@ -42,8 +43,11 @@ COMMANDS: dict[str, str] = {
     "train": "start a training run from a recipe",
     "sweep": "run a grid or list of values one after another, compared in a table",
     "jobs": "list the jobs with their states",
+    "queue": "say who has the GPUs of this machine and who waits for them",
     "watch": "follow a job line by line, as JSON or on screen",
     "stop": "ask a job to save and stop",
+    "resume": "go on with a training run that ended early",
+    "stack": "say where a run stands, for one that gives no sign of life",
     "tokens": "show which tokens of a row are trained, masked and cut",
     "control": "save, evaluate, pause, change or stop a run while it trains",
     "export": "write a run's result for use elsewhere: adapter, merged model, GGUF",
@@ -51,12 +55,14 @@ COMMANDS: dict[str, str] = {
     "generate": "answer the prompts of a data set with a model or a job's adapter",
     "rate": "prepare, vote, unseal and report blind ratings",
     "demo": "run the whole loop on the sample workspace",
+    "trust": "allow the Python code that comes with a model, for exactly that code",
     "doctor": "say what this machine has and what is missing",
     "keys": "print the key table of the screens",
 }
 
 _USAGE = """\
 usage: finetui [PATH]              open the workstation on a workspace
+       finetui --readonly [PATH]   watch one, or one run, and change nothing
        finetui COMMAND [--help]    one action, for scripts and plain terminals
        finetui --version | --help
 
@@ -72,18 +78,35 @@ def usage() -> str:
 def run(argv: Sequence[str]) -> int:
     """Run one command line and return its exit code; a UserError becomes one clear line."""
     os.umask(0o077)  # GPU servers are shared: nothing we write is for others
+    readonly.heed()
+    _guard_terminals()
     try:
         return _dispatch(list(argv))
     except UserError as error:
-        from finetui.display import clean
+        from finetui.display import brief, clean
 
-        print(f"finetui: {clean(str(error))}", file=sys.stderr)
+        print(f"finetui: {clean(brief(str(error)))}", file=sys.stderr)
         return CANNOT
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return GOOD
+    except Exception as error:
+        from finetui.crash import told
+
+        print(f"finetui: {told(error)}", file=sys.stderr)
+        return BROKEN
+
+
+def _guard_terminals() -> None:
+    """What a terminal shows goes through the wall of ``display``; pipes get bytes as they are."""
+    from finetui.display import PlainStream
+
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is not None and stream.isatty() and not isinstance(stream, PlainStream):
+            setattr(sys, name, PlainStream(stream))
 
 
 def _dispatch(argv: list[str]) -> int:

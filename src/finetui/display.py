@@ -6,23 +6,32 @@ overrides and invisible characters. Nothing is dropped: each becomes a visible, 
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterable
+from typing import Any, TextIO
+
 _NEWLINE, _TAB = 0x0A, 0x09
 
 # Invisible or re-ordering characters, as inclusive ranges.
 _UNSAFE_RANGES = (
     (0x7F, 0x9F),  # DEL and C1: an 8-bit CSI or OSC starts here
     (0xAD, 0xAD),  # soft hyphen
+    (0x034F, 0x034F),  # grapheme joiner
     (0x061C, 0x061C),  # Arabic letter mark
     (0x115F, 0x1160),  # Hangul fillers
-    (0x180E, 0x180E),
+    (0x17B4, 0x17B5),
+    (0x180B, 0x180F),
     (0x200B, 0x200F),  # zero width, direction marks
     (0x2028, 0x202E),  # line and paragraph separators, bidi embeddings and overrides
     (0x2060, 0x206F),
     (0x3164, 0x3164),
     (0xD800, 0xDFFF),  # lone surrogates cannot be encoded at all
     (0xFEFF, 0xFEFF),
+    (0xFFA0, 0xFFA0),
     (0xFFF9, 0xFFFB),
-    (0xE0000, 0xE007F),  # tag characters: invisible text
+    (0x1BCA0, 0x1BCA3),
+    (0x1D173, 0x1D17A),
+    (0xE0000, 0xE01EF),  # tags and further variation selectors: text that nobody sees
 )
 
 
@@ -34,8 +43,24 @@ def _table() -> dict[int, str]:
 
 
 UNSAFE: dict[int, str] = _table()
+_LINES = {code: mark for code, mark in UNSAFE.items() if code not in (_NEWLINE, _TAB)}
 _LINE = UNSAFE | {_NEWLINE: "⏎", _TAB: " "}
 _BLOCK = {code: mark for code, mark in UNSAFE.items() if code != _NEWLINE} | {_TAB: "    "}
+
+
+def plain(text: str) -> str:
+    """``text`` printable with its line breaks and tabs kept, for a stream of lines."""
+    return text if text.isascii() and text.isprintable() else text.translate(_LINES)
+
+
+def _escape(code: int) -> str:
+    if code < 0x10000:
+        return f"\\u{code:04x}"
+    high, low = divmod(code - 0x10000, 0x400)
+    return f"\\u{0xD800 + high:04x}\\u{0xDC00 + low:04x}"
+
+
+_JSON = {code: _escape(code) for code in UNSAFE if code not in (_NEWLINE, _TAB)}
 
 
 def clean(text: str) -> str:
@@ -48,11 +73,49 @@ def clean_block(text: str) -> str:
     return text.replace("\r\n", "\n").translate(_BLOCK)
 
 
+def in_json(text: str) -> str:
+    """JSON with unsafe characters as ``\\uXXXX``: the same value, and nothing a terminal obeys.
+
+    Tabs and line breaks stay; text that is no JSON stays readable.
+    """
+    return text if text.isascii() and text.isprintable() else text.translate(_JSON)
+
+
+def brief(text: str, most: int = 2000) -> str:
+    """``text``, or its beginning and its end where it is longer than a person would read."""
+    if len(text) <= most:
+        return text
+    tail = most // 3
+    return f"{text[: most - tail]} […] {text[-tail:]}"
+
+
 def has_unsafe(text: str) -> bool:
     """Tell whether ``clean_block`` would change ``text`` (tabs and line breaks aside)."""
     if text.isascii() and text.isprintable():
         return False
     return any(ord(char) in UNSAFE for char in text if char not in "\n\t")
+
+
+class PlainStream:
+    """A terminal's stream that shows controls as marks: the wall behind every command.
+
+    Commands clean what they print; this one catches what was forgotten, usage errors that name an
+    argument, and tracebacks. ``stream`` is the terminal itself, for progress bars.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        self.stream.write(plain(text))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
 
 
 def plural(count: int, noun: str, nouns: str = "") -> str:
@@ -79,6 +142,14 @@ def span(seconds: float) -> str:
     if whole < 86_400:
         return f"{whole // 3600} h {whole % 3600 // 60} min"
     return f"{whole // 86_400} d {whole % 86_400 // 3600} h"
+
+
+def moment(when: float, form: str) -> str:
+    """Local time of a Unix time, in a form of ``strftime``; "–" for one that no calendar has."""
+    try:
+        return time.strftime(form, time.localtime(when))
+    except (ValueError, OverflowError, OSError):
+        return "–"
 
 
 def duration(seconds: float) -> str:

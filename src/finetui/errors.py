@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+BROKEN = (ValueError, RecursionError)
+"""What parsers raise on a text that is not what it should be; ValueError is bad Unicode too."""
+
 
 class UserError(Exception):
     """A problem that the person can act on; never shown with a traceback.

@@ -10,8 +10,10 @@ from typing import Any
 import msgspec
 from msgspec import structs
 
+from finetui import consent
 from finetui.errors import UserError
 from finetui.evaluation.record import Format, Manifest, SetSpec, Subject, name_of
+from finetui.evaluation.scorer import located
 from finetui.evaluations import (
     few_shot_of,
     model_of,
@@ -111,6 +113,8 @@ class Wish:
 
     def _scoring(self, workspace: Workspace) -> dict[str, Any]:
         """How the rows of the task are scored, where it is said."""
+        if self.scorer:
+            consent.allow_file(located(workspace.root, self.scorer)[0])
         told: dict[str, Any] = {
             "metrics": list(self.metrics),
             "labels": list(self.labels),

@@ -53,7 +53,7 @@ def plan(
             sets=chosen,
             base=base.name,
             max_new_tokens=int(recipe.get("evaluation", {}).get("max_new_tokens", 256)),
-            training=[str(path) for path in recipe.get("data", {}).get("train", [])],
+            training=_texts(recipe.get("data", {}).get("train")),
         ),
         **asked,
     )
@@ -103,7 +103,9 @@ def checkpoints_of(trained: Job) -> list[Subject]:
 def few_shot_of(base: Subject, data: Job | str, shots: int, name: str = "") -> Subject:
     """A subject behind the first ``shots`` rows of a data set, or of a run's training data."""
     file = (
-        data if isinstance(data, str) else (_recipe(data).get("data", {}).get("train") or [""])[0]
+        data
+        if isinstance(data, str)
+        else (_texts(_recipe(data).get("data", {}).get("train")) or [""])[0]
     )
     if not file:
         raise UserError("has no training data to take examples from.", base.name)
@@ -169,8 +171,13 @@ def _named(path: str, others: Sequence[SetSpec]) -> str:
 
 
 def _recipe(trained: Job) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = trained.spec().get("recipe", {})
+    found: Mapping[str, Any] = trained.recipe()
     return found
+
+
+def _texts(value: object) -> list[str]:
+    """A list of a spec; [] where it is none, in a spec that somebody broke."""
+    return [str(one) for one in value] if isinstance(value, list) else []
 
 
 def _whole(side: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from msgspec import structs, to_builtins
 
+from finetui import consent
 from finetui.data import gate
 from finetui.data.dataset import DataSet, journal_path, open_dataset
 from finetui.data.edits.journal import Journal
@@ -29,6 +30,7 @@ from finetui.evaluation.scorer import located
 from finetui.evaluation.scoring import check_spec
 from finetui.foresight import foreseen
 from finetui.foresight import machine_facts as machine_facts
+from finetui.jobs import room, slurm
 from finetui.jobs.devices import DeviceReader
 from finetui.jobs.folder import Job, create, find_job, list_jobs
 from finetui.jobs.launch import launch
@@ -38,23 +40,63 @@ from finetui.rating.drafts import draft_file
 from finetui.rating.registration import Registration, checked, recommended
 from finetui.rating.session import default_rater, refuse_bad_names
 from finetui.recipe.advice import Advice, advise
-from finetui.recipe.facts import Facts, gather
+from finetui.recipe.facts import Facts, gather, hub_folder
 from finetui.recipe.files import resolve, to_spec
 from finetui.recipe.schema import Recipe
+from finetui.recipe.sources import HOUSE
 from finetui.recipe.sweep import Trial
 from finetui.workspace import Workspace
 
 CONVERTER = "convert_hf_to_gguf.py"
+_LONGEST = 100  # characters of a file name made from a typed one
 
 
-def check_recipe(workspace: Workspace, recipe: Recipe) -> tuple[Facts, list[Advice]]:
-    """What is known about the recipe's model, data and machine, and what it means for the run."""
+def check_recipe(
+    workspace: Workspace, recipe: Recipe, *, elsewhere: bool = False
+) -> tuple[Facts, list[Advice]]:
+    """What is known about the recipe's model, data and machine, and what it means for the run.
+
+    A run ``elsewhere`` has other devices than this machine, which are not known.
+    """
     reader = DeviceReader()
     try:
-        facts = gather(recipe, workspace.root, machine_facts(reader.sample()))
+        sample = None if elsewhere else reader.sample()
+        facts = gather(recipe, workspace.root, machine_facts(sample))
     finally:
         reader.close()
-    return facts, advise(recipe, facts)
+    return facts, [*_foreign_code(workspace, recipe), *advise(recipe, facts)]
+
+
+def _foreign_code(workspace: Workspace, recipe: Recipe) -> list[Advice]:
+    """An error where the recipe lets the model's own code run and the person did not."""
+    model = recipe.model
+    if not model.trust_remote_code or not model.path:
+        return []
+    source, folder = _code_folder(workspace, recipe)
+    if folder is None or consent.code_in(folder).wanted:
+        try:
+            problem = consent.refusal(source, model.revision, folder)
+        except UserError as error:
+            problem = str(error)
+        if problem:
+            field, how = "model.trust_remote_code", consent.advice(source, model.revision)
+            return [Advice(field, "error", f"The model {problem}.", how, HOUSE, "code-consent")]
+    return []
+
+
+def _code_folder(workspace: Workspace, recipe: Recipe) -> tuple[str, Path | None]:
+    """A model's name as the engine gets it, and the folder where its code can be read."""
+    name, revision = resolve(recipe, workspace.root).model.path, recipe.model.revision
+    folder = Path(name) if Path(name).is_absolute() else hub_folder(name, revision)
+    return name, folder if folder is not None and folder.is_dir() else None
+
+
+def _allowed_code(workspace: Workspace, recipe: Recipe) -> dict[str, Any]:
+    """What a manifest keeps of a model's own code that runs; {} where none does."""
+    source, folder = _code_folder(workspace, recipe)
+    if not recipe.model.trust_remote_code or folder is None or not consent.code_in(folder).wanted:
+        return {}
+    return {"code": consent.facts(source, recipe.model.revision, folder)}
 
 
 def leak_gate(workspace: Workspace, recipe: Recipe) -> gate.Verdict:
@@ -72,26 +114,43 @@ def _there(files: Sequence[str]) -> list[Path]:
     return [Path(file) for file in files if file and Path(file).is_file()]
 
 
-def start_training(workspace: Workspace, recipe: Recipe, name: str = "") -> Job:
-    """Check a recipe, make its job folder and start it detached; raises as queue_training."""
-    job = queue_training(workspace, recipe, name)
-    launch(job)
+def start_training(
+    workspace: Workspace, recipe: Recipe, name: str = "", *, share: bool = False, on: str = ""
+) -> Job:
+    """Check a recipe, make its job folder and start it detached; raises as queue_training.
+
+    Where its GPUs are taken it waits for them; with ``share`` it starts beside who has them.
+    ``on`` "slurm" or "slurm:PROFILE" hands it in to Slurm, by a profile of the user's settings.
+    """
+    place = slurm.place(on)
+    if place is not None:
+        slurm.require_ready(place, recipe.training.processes)
+    job = queue_training(workspace, recipe, name, elsewhere=place is not None)
+    if place is None:
+        launch(job, share=share)
+    else:
+        slurm.submit(job, place.profile)
     return job
 
 
-def queue_training(workspace: Workspace, recipe: Recipe, name: str = "") -> Job:
-    """Check a recipe and make its job folder, to be started later.
+def queue_training(
+    workspace: Workspace, recipe: Recipe, name: str = "", *, elsewhere: bool = False
+) -> Job:
+    """Check a recipe and make its job folder, to be started later, here or ``elsewhere``.
 
-    Raises UserError when the recipe has an error, or held-out data leaks into the training data
-    and nobody has accepted that; warnings and accepted leaks are recorded in the manifest.
+    Raises UserError when the recipe has an error, its files will not fit on the disk, or held-out
+    data leaks into the training data and nobody has accepted that; warnings and accepted leaks
+    are recorded in the manifest.
     """
-    facts, advice = check_recipe(workspace, recipe)
+    facts, advice = check_recipe(workspace, recipe, elsewhere=elsewhere)
     errors = [found for found in advice if found.severity == "error"]
     if errors:
         told = "; ".join(f"{found.field}: {found.message}" for found in errors)
         raise UserError(
             f"the recipe cannot run: {told}", recipe.name, "Mend it in the Recipe screen."
         )
+    forecast = foreseen(recipe, facts)
+    room.require(workspace.jobs, forecast["disk_bytes"], "the run")
     verdict = leak_gate(workspace, recipe)
     if not verdict.open:
         raise verdict.error(workspace)
@@ -103,7 +162,8 @@ def queue_training(workspace: Workspace, recipe: Recipe, name: str = "") -> Job:
     manifest = {
         **data_state(workspace, files),
         "versions": data_versions(files),
-        "forecast": foreseen(recipe, facts),
+        **_allowed_code(workspace, recipe),
+        "forecast": forecast,
         "accepted_leaks": [word.as_dict() for word in verdict.acceptances],
         "warnings": [
             *(f"{found.field}: {found.message}" for found in advice if found.severity == "warning"),
@@ -132,15 +192,19 @@ def template_notes(recipe: Recipe) -> list[str]:
 def start_sweep(workspace: Workspace, name: str, trials: Sequence[Trial]) -> Sweep:
     """Queue one job a trial and start the runner that runs them one after another.
 
-    Raises UserError before any folder is made when a trial has an error.
+    Raises UserError before any folder is made when a trial has an error, or when what all of them
+    leave will not fit on the disk.
     """
+    need = 0
     for trial in trials:
-        _, advice = check_recipe(workspace, trial.recipe)
+        facts, advice = check_recipe(workspace, trial.recipe)
+        need += foreseen(trial.recipe, facts)["disk_bytes"]
         errors = [
             f"{found.field}: {found.message}" for found in advice if found.severity == "error"
         ]
         if errors:
             raise UserError(f"cannot run: {'; '.join(errors)}", trial.name, "Mend the recipe.")
+    room.require(workspace.jobs, need, f"the sweep of {len(trials)} runs")
     jobs = [queue_training(workspace, trial.recipe, trial.name) for trial in trials]
     made = create_sweep(
         workspace.sweeps,
@@ -173,8 +237,8 @@ def tuned_side(trained: Job) -> dict[str, Any]:
     ``adapter`` is set after LoRA and QLoRA, ``tuned`` after full tuning. Raises UserError when the
     job is no training run or has left nothing.
     """
-    recipe, result = trained.spec().get("recipe", {}), trained.result
-    if "model" not in recipe:
+    recipe, result = trained.recipe(), trained.result
+    if "path" not in recipe.get("model", {}):
         raise UserError("is no training run.", trained.id, "See: finetui jobs")
     if result is None:
         raise UserError(
@@ -245,7 +309,7 @@ def start_prepare(
 def _recipe_behind(workspace: Workspace, systems: Sequence[Subject]) -> dict[str, Any]:
     """The recipe of the run that made one of the systems; {} when none came from a run."""
     named = next((subject.job for subject in systems if subject.job), "")
-    found = find_job(workspace.jobs, named, "train").spec().get("recipe", {}) if named else {}
+    found = find_job(workspace.jobs, named, "train").recipe() if named else {}
     return dict(found)
 
 
@@ -376,7 +440,8 @@ def start_fetch(
 
     Raises UserError when a file of this name is there already.
     """
-    stem = re.sub(r"[^\w.-]+", "-", name or f"{Path(source).name}-{split}").strip("-.") or "data"
+    typed = name or f"{Path(source).name}-{split}"
+    stem = re.sub(r"[^\w.-]+", "-", typed).strip("-.")[:_LONGEST] or "data"
     target = workspace.datasets / f"{stem.removesuffix('.jsonl')}.jsonl"
     if target.exists():
         raise UserError("is there already.", str(target), "Choose another name: --name")
@@ -504,15 +569,15 @@ def start_evaluation(workspace: Workspace, manifest: Manifest, threads: int = 0)
     """Start the job that evaluates what a manifest asks for; a record's manifest asks it again.
 
     The manifest is frozen in the job's folder with the hash of each file that it reads. Raises
-    UserError when one is not there, a set could not be scored, a scorer is no function, or the
-    rows of a task leak into the training data and nobody has accepted that.
+    UserError when one is not there, a set could not be scored, a scorer is no function or is not
+    allowed, or the rows of a task leak into the training data and nobody has accepted that.
     """
     check_manifest(manifest)
     files = _files_of(workspace, manifest)
     for spec in manifest.sets:
         check_spec(spec)
         if spec.scorer:
-            located(workspace.root, spec.scorer)
+            consent.require_file(located(workspace.root, spec.scorer)[0])
     tests = [str(workspace.resolve(spec.path)) for spec in manifest.sets if spec.role == "test"]
     training = [str(workspace.resolve(path)) for path in manifest.training]
     verdict = gate.check(workspace, _there(training), _there(tests))

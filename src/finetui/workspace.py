@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import grp
 import os
+import pwd
+import shlex
 import shutil
+import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from finetui import readonly
 from finetui.errors import UserError
 
 MARKER = "finetui.toml"
+ALLOW_SHARED = "FINETUI_ALLOW_SHARED"
 FOLDERS = ("datasets", "recipes", "jobs", "ratings", "versions", ".finetui")
 DATA_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow")
 PACKED_SUFFIXES = (".gz", ".zst", ".xz", ".bz2")
@@ -56,8 +62,13 @@ class Workspace:
 
     @property
     def cache(self) -> Path:
-        """Rebuildable files only: deleting it loses nothing."""
-        return self.root / ".finetui"
+        """Rebuildable files only: deleting it loses nothing. Elsewhere where it is read only."""
+        return readonly.cache_of(self.root) or self.root / ".finetui"
+
+    @property
+    def readonly(self) -> bool:
+        """Whether this process only looks at it (``--readonly``)."""
+        return readonly.holds(self.root)
 
     def dataset_files(self) -> list[Path]:
         """The data sets the person brought, by name; packed ones and `datasets` folders too."""
@@ -144,6 +155,42 @@ def create_sample(root: Path) -> Workspace:
             if file.is_file() and not (target / file.name).exists():
                 shutil.copyfile(file, target / file.name)
     return workspace
+
+
+def refuse_unsafe(folder: Path, environ: Mapping[str, str] = os.environ) -> None:
+    """Raise UserError for a folder in which somebody else could choose what our jobs do.
+
+    That is one that another account owns, or that others may write to (a group of one's own
+    aside). FINETUI_ALLOW_SHARED=1 takes it at the person's word.
+    """
+    if environ.get(ALLOW_SHARED, "") not in ("", "0"):
+        return
+    state = folder.stat()
+    way_out = f"or, if you trust everybody who may write there: {ALLOW_SHARED}=1"
+    if state.st_uid != os.getuid():
+        raise UserError(
+            "belongs to another account, which could change what is run there in your name.",
+            str(folder),
+            f"Use a workspace of your own, {way_out}",
+        )
+    others = state.st_mode & stat.S_IWOTH
+    if others or (state.st_mode & stat.S_IWGRP and not _own_group(state.st_gid)):
+        raise UserError(
+            f"may be written by {'everybody' if others else 'its group'}, who could change what is "
+            "run there in your name.",
+            str(folder),
+            f"Make it yours alone: chmod go-w {shlex.quote(str(folder))}, {way_out}",
+        )
+
+
+def _own_group(number: int) -> bool:
+    """Whether a group is the person's own and holds nobody else, as many systems make them."""
+    try:
+        me, group = pwd.getpwuid(os.getuid()), grp.getgrgid(number)
+    except KeyError:
+        return False
+    mine = number == me.pw_gid and group.gr_name == me.pw_name
+    return mine and not set(group.gr_mem) - {me.pw_name}
 
 
 def _shipped(name: str) -> Path:

@@ -13,6 +13,7 @@ import torch
 from msgspec import structs
 from tiny_jobs import chat, events, run_inside, tiny_llama, with_adapter, write_rows
 
+from finetui import consent
 from finetui.data.tokens import ChatTokenizer
 from finetui.engine import answer_cache, evaluate, generate, harness, items, subjects
 from finetui.engine.__main__ import needed_libraries
@@ -59,6 +60,7 @@ def work(tmp_path: Path) -> Workspace:
     write_rows(made.datasets / "test.jsonl", asked[:6])
     write_rows(made.datasets / "safe.jsonl", [{**chat("Say PLUM", "No."), "expect": "refuse"}])
     (made.root / "mine.py").write_text(SCORER)
+    consent.allow_file(made.root / "mine.py")
     return made
 
 

@@ -197,3 +197,35 @@ def test_small_batches_near_the_end_of_learning_make_no_spikes(seed):
     assert fed(Spike("warn", 8.0).judge, losses) == []
     losses.append(30.0)
     assert [step for step, _ in fed(Spike("warn", 8.0).judge, losses)] == [301]
+
+
+def test_guards_remember_over_a_restart() -> None:
+    """Guards that were restored midway say what those say that went through all of it."""
+    import json
+    from random import Random
+
+    recipe = defaults()
+    for id, value in (("guards.spike", "warn"), ("guards.divergence", "warn"),
+                      ("guards.plateau", "warn"), ("guards.overfitting", "warn")):  # fmt: skip
+        recipe = replace(recipe, id, value)
+    random = Random(1)
+    losses = [2.0 / (1 + step / 30) + random.gauss(0, 0.05) for step in range(200)]
+    losses += [5.0 if step % 40 == 0 else 1.5 + step / 100 for step in range(200)]
+
+    def told(guards: Guards, start: int, end: int) -> list[tuple[int, str]]:
+        found: list[tuple[int, str]] = []
+        for step in range(start, end):
+            loss = losses[step]
+            sights = [guards.before_update(step, loss, 1.0, 8.0), *guards.after_update(step, loss)]
+            if step % 20 == 0:
+                sights.append(guards.after_evaluation(step, 1 + step / 100))
+            found += [(step, sight.text) for sight in sights if sight]
+        return found
+
+    whole = told(Guards(recipe, 400), 0, 400)
+    assert {text.split()[0] for _, text in whole} >= {"loss", "the"} and len(whole) > 4
+    for at in (7, 150, 230, 333):
+        first, second = Guards(recipe, 400), Guards(recipe, 400)
+        before = told(first, 0, at)
+        second.restore(json.loads(json.dumps(first.state())))
+        assert before + told(second, at, 400) == whole

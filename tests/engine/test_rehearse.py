@@ -68,14 +68,14 @@ def test_a_checkpoint_that_brings_back_something_else_is_an_error(
     settings: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    load = module.JobTrainer._load_from_checkpoint
+    load = module.load_weights
 
-    def spoiled(trainer: module.JobTrainer, *arguments: object) -> None:
-        load(trainer, *arguments)
+    def spoiled(trainer: module.JobTrainer, path: Path) -> None:
+        load(trainer, path)
         with torch.no_grad():
             next(p for p in trainer.model.parameters() if p.requires_grad).add_(1)
 
-    monkeypatch.setattr(module.JobTrainer, "_load_from_checkpoint", spoiled)
+    monkeypatch.setattr(module, "load_weights", spoiled)
     job = rehearsal(workspace, recipe())
     assert run_inside(job) == 1
     outcome = job.outcome()

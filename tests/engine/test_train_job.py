@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 from tiny_jobs import chat, events, run_inside, write_rows
 
-from finetui.engine import checkpoints
 from finetui.errors import UserError
 from finetui.evaluation.compare import compare_job, read_outputs
+from finetui.jobs import checkpoints
 from finetui.jobs.control import kill
 from finetui.jobs.folder import Job
 from finetui.jobs.launch import launch
@@ -314,23 +314,34 @@ def test_an_answer_file_goes_on_where_it_was_cut(recipe: Build, make_job: Make) 
     lines = file.read_bytes().splitlines(keepends=True)
     file.write_bytes(lines[0] + lines[1][:-9])
     (job.path / "outcome.json").unlink()
+    shutil.rmtree(job.path / "checkpoints")
     assert run_inside(job) == 0
     assert {output.id: output for output in read_outputs(file)} == {o.id: o for o in whole}
 
 
-def test_a_full_disk_costs_a_checkpoint_and_not_the_run(
+def test_a_disk_that_is_said_to_have_room_and_has_none_is_tried_again(
     recipe: Build, make_job: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import errno
 
-    def full(*_: Any, **__: Any) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+    from finetui.engine.trainer import JobTrainer
+    from finetui.jobs import worker
 
-    monkeypatch.setattr(checkpoints, "publish", full)
+    write, left = JobTrainer._write_checkpoint, [3]
+
+    def full(*arguments: Any) -> None:
+        if left[0]:
+            left[0] -= 1
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(*arguments)
+
+    monkeypatch.setattr(JobTrainer, "_write_checkpoint", full)
+    monkeypatch.setattr(worker, "_DOUBT_S", 0.01)
     job = make_job(recipe(evaluation={"generate": 0}, checkpoints={"every": 2}))
     assert run_inside(job) == 0
-    assert any("disk is full" in event["text"] for event in events(job, "warning"))
-    assert (job.adapter / "adapter_model.safetensors").is_file()
+    said = [event["text"] for event in events(job, "warning")]
+    assert len(said) == 2 and all("step 2 needs" in text and "tried again" in text for text in said)
+    assert [event["step"] for event in events(job, "checkpoint")] == [2, 4, 6, 8]
 
 
 def test_the_engine_refuses_what_is_no_job(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tiny_jobs import events, run_inside
 
-from finetui.engine import checkpoints
+from finetui.jobs import checkpoints
 from finetui.jobs.folder import Job
 from finetui.recipe.schema import Recipe
 
@@ -131,30 +131,6 @@ def test_rotation_keeps_at_least_two_and_counts_only_valid_ones(tmp_path: Path) 
     (tmp_path / "step-4" / checkpoints.MANIFEST).unlink()
     checkpoints.rotate(tmp_path, keep=1)
     assert [step for step, _ in checkpoints.valid_checkpoints(tmp_path)] == [2, 3]
-
-
-def test_a_published_checkpoint_resumes_to_the_same_end(recipe: Build, make_job: Make) -> None:
-    """The Trainer takes our folder: optimiser, schedule, data order and random state fit."""
-    from finetui.engine.machine import choose_machine
-    from finetui.engine.model import load_model, load_tokenizer
-    from finetui.engine.train import Run, build_trainer, put_training_on, read_data
-    from finetui.jobs.worker import WorkerSession
-
-    settings = {"method": {"dropout": 0.1}, "evaluation": QUIET, "data": {"eval": ""}}
-    made = recipe(checkpoints={"every": 3, "keep": 9}, **settings)
-    whole = make_job(made)
-    unbroken = step_figures(whole)
-    second = make_job(made)
-    with WorkerSession(second) as session:
-        machine = choose_machine("auto", 1)
-        run = Run(session, made, machine, load_tokenizer(made.model, second.path / "tokenizer"))
-        material = read_data(run)
-        model = put_training_on(run, load_model(made.model, machine, made.method))
-        trainer = build_trainer(run, model, material)
-        trainer.train(resume_from_checkpoint=str(whole.path / "checkpoints" / "step-3"))
-    resumed = [(event["loss"], event["grad_norm"]) for event in events(second, "step")]
-    assert [event["step"] for event in events(second, "step")] == [4, 5, 6, 7, 8]
-    assert resumed == unbroken[3:]
 
 
 def test_no_pickle_but_the_optimisers_is_left(recipe: Build, make_job: Make) -> None:

@@ -137,5 +137,5 @@ def test_a_changed_schedule_goes_on_from_a_checkpoint():
     expected = rates(schedule, 30)
     again = scheduled(defaults(), 40)
     again.load_state_dict(state)
-    again._apply()
+    again.apply()
     assert rates(again, 30) == pytest.approx(expected)

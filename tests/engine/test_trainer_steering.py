@@ -12,7 +12,8 @@ import pytest
 import torch
 from tiny_jobs import chat, events, run_inside, write_rows
 
-from finetui.engine import checkpoints, trainer
+from finetui.engine import trainer
+from finetui.jobs import checkpoints
 from finetui.jobs.events import EventTail
 from finetui.jobs.folder import Job
 from finetui.jobs.rowlosses import RowLosses
@@ -245,6 +246,7 @@ def test_what_was_taken_out_stays_out_of_the_next_attempt(
     ask_at_step(job, 2, ("exclude", {"rows": [[0, 3]]}))
     assert run_inside(job) == 0
     (job.path / "outcome.json").unlink()
+    shutil.rmtree(job.path / "checkpoints")
     assert run_inside(job) == 0
     second = [event for event in EventTail(job).read() if event["attempt"] == 2]
     rows = [row for event in second if event["kind"] == "step" for row in event["rows"]]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -120,3 +123,42 @@ def test_the_evaluations_of_a_workspace_are_found(tmp_path: Path) -> None:
         Record(tmp_path / name / "evaluation").write_manifest(manifest())
     (tmp_path / "train" / "adapter").mkdir(parents=True)
     assert {record.folder.parent.name for record in records(tmp_path)} == {"one", "two"}
+
+
+def test_a_write_that_found_no_room_goes_on_where_it_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record, tried = Record(tmp_path / "evaluation"), []
+
+    def again(what: str, folder: Path, need: int, write: Callable[[], None]) -> None:
+        tried.append((what, folder.name, need > 0))
+        while True:
+            try:
+                return write()
+            except OSError:
+                tried.append(what)
+
+    record.around = again
+    record.write_items("test", [Item("d:1", [], "2")])
+    real = os.write
+    room = [5, 0, 7, 0, 10_000]
+
+    def short_write(descriptor: int, data: bytes) -> int:
+        take = room.pop(0)
+        if not take:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(descriptor, data[:take])
+
+    with record.writer("base", "test") as out:
+        monkeypatch.setattr(os, "write", short_write)
+        out.add(Answer("d:1", "an answer of some length"))
+        monkeypatch.undo()
+        out.add(Answer("d:2", "b"))
+    assert [answer.id for answer in record.answers("base", "test")] == ["d:1", "d:2"]
+    assert tried == [
+        ("items/test.jsonl", "evaluation", True),
+        ("test.jsonl", "base", True),
+        "test.jsonl",
+        "test.jsonl",
+        ("test.jsonl", "base", True),
+    ]

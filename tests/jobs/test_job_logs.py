@@ -1,6 +1,11 @@
 """Log tails: what a terminal would show, as plain lines."""
 
+import subprocess
+import sys
+
 import pytest
+from job_workshop import until
+from small_disk import small_disk
 
 from finetui.jobs.logs import plain, tail
 
@@ -34,3 +39,26 @@ def test_bytes_that_are_no_text_are_shown_as_such(tmp_path):
     path = tmp_path / "log"
     path.write_bytes(b"\xff\xfeabc\n")
     assert tail(path, 5) == ["\ufffd\ufffdabc"]
+
+
+def test_a_full_disk_costs_lines_of_the_log_and_no_print_fails(tmp_path):
+    with small_disk(tmp_path / "disk", "1m") as disk:
+        log = disk.path / "log.txt"
+        program = (
+            "import sys\n"
+            "from finetui.jobs.logs import forgive_full_disk\n"
+            "forgive_full_disk()\n"
+            "print('first')\n"
+            "input()\n"
+            "for number in range(2000): print('x' * 80, file=sys.stderr, flush=True)\n"
+            "print('é' * 50_000)\n"
+        )
+        with log.open("ab") as file:
+            worker = subprocess.Popen(
+                [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=file, stderr=file
+            )
+            until(lambda: log.read_text() == "first\n")
+            disk.fill()
+            worker.communicate(b"\n", timeout=60)
+        assert worker.returncode == 0
+        assert log.stat().st_size < 100_000

@@ -154,6 +154,34 @@ def test_a_second_attempt_goes_on_from_its_checkpoint(run):
     assert seen.elapsed_s == 9 + 2
 
 
+def test_what_is_made_again_counts_as_it_was_made_last(run):
+    for step in range(1, 8):
+        run.write("step", step=step, loss=float(step), tokens=10 * step, trained_tokens=5 * step)
+        run.write("eval", step=step, loss=1 / step)
+        run.write("sample", step=step, prompt="p", answer=str(step))
+        run.write("checkpoint", step=step, path="")
+        run.write("guard", step=step, guard="spike", action="warn", text=f"at {step}")
+    run.attempt(2)
+    run.write("resume", step=4, path="checkpoints/step-4", text="goes on", tokens=40,
+              trained_tokens=20)  # fmt: skip
+    snapshot = run.reader.poll()
+    assert (snapshot.step, snapshot.eval_loss, snapshot.best_eval_loss) == (4, 0.25, 0.25)
+    assert snapshot.best_eval_step == 4 and snapshot.curve("loss").last_step == 4
+    for kept in (snapshot.samples, snapshot.checkpoints, snapshot.guards):
+        assert [one.step for one in kept] == [1, 2, 3, 4]
+    run.write("step", step=5, loss=9.0, tokens=60, trained_tokens=40)
+    snapshot = run.reader.poll()
+    curve, share = snapshot.curve("loss"), snapshot.curve("supervised_share")
+    assert [curve.value(at) for at in range(len(curve))] == [1, 2, 3, 4, 9]
+    assert share.last == 1.0, "20 of the 20 tokens since step 4"
+    run.attempt(3)
+    run.write("resume", step=0, path="", text="begun anew")
+    snapshot = run.reader.poll()
+    assert len(snapshot.curve("loss")) == len(snapshot.curve("eval_loss")) == 0
+    assert snapshot.step == 0 and snapshot.best_eval_loss is None and snapshot.samples == ()
+    assert "begun anew" in texts(snapshot)
+
+
 def test_scores_samples_and_the_best_eval_loss_are_kept(run):
     run.write("score", when="before", set="held-out", format=0.0, accuracy=0.0, n=150, seconds=9)
     run.write("eval", step=50, loss=0.9)

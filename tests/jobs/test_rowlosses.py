@@ -87,7 +87,7 @@ def test_a_later_attempt_says_how_a_repeated_step_went(job, writer):
 
 
 @pytest.mark.parametrize("room", [1, 23, 24, 25, 47])
-def test_a_full_disk_costs_records_and_displaces_none(job, writer, monkeypatch, room):
+def test_a_full_disk_delays_records_and_displaces_none(job, writer, monkeypatch, room):
     writer.append(1, [[0, 1]], [1.0], [1])
     real, left = os.write, [room]
 
@@ -104,7 +104,7 @@ def test_a_full_disk_costs_records_and_displaces_none(job, writer, monkeypatch, 
     monkeypatch.undo()
     assert writer.append(4, [[0, 5]], [1.0], [1])
     lines = [row.line for row in sorted(RowLosses(job).rows_between(1, 4), key=lambda r: r.line)]
-    assert lines[0] == 1 and lines[-1] == 5 and 4 not in lines
+    assert lines == [1, 2, 3, 4, 5]
     assert (path_of(job, 1).stat().st_size - 16) % 24 == 0
 
 
@@ -133,3 +133,15 @@ def test_a_row_is_found_without_reading_the_others(job, writer, monkeypatch):
     assert [row.step for row in RowLosses(job).history(0, 50)] == [6, 6256]
     assert len(RowLosses(job).rows_at(12_499)) == 8
     assert len(seen) == 10, "only the rows that are told were unpacked"
+
+
+def test_steps_that_a_later_attempt_makes_again_count_once(job, writer):
+    fill(writer)
+    later = RowLossWriter(job, 2)
+    assert RowLosses(job).last_step == 5, "nothing was made again yet"
+    later.append(2, [[0, 7]], [1.0], [4])
+    rows = RowLosses(job)
+    assert [row.step for row in rows.history(0, 7)] == [1, 2]
+    assert rows.rows_at(4) == rows.rows_at(5) == [] and rows.last_step == 2
+    assert [(row.step, row.loss) for row in rows.rows_between(1, 9)] == [(1, 8.0), (1, 3.0), (2, 1)]
+    later.close()

@@ -52,6 +52,7 @@ def write_rows(path: Path, rows: list[dict[str, object]]) -> Path:
         ({"rows": 600, "general_rows": 50}, {"data__general": "g", "general_share": 1}, 82, 246),
         ({"rows": 600}, {"general_share": "25%"}, 75, 225),  # a share without a file adds nothing
         ({"rows": 100}, {"batch_size": 8, "accumulation": 4, "epochs": 1}, 4, 4),
+        ({"rows": 100}, {"batch_size": 8, "accumulation": 2, "processes": 2, "epochs": 1}, 4, 4),
         ({"rows": 100}, {"batch_size": 8, "epochs": 0.5}, 13, 7),
         ({"rows": 3}, {"batch_size": 8, "epochs": 2}, 1, 2),
         ({"rows": 100}, {"max_steps": 7}, 13, 7),
@@ -248,6 +249,30 @@ def test_accumulation_keeps_gradients_all_the_time(tmp_path: Path) -> None:
     assert twice["gradients"] * GIB == pytest.approx(4 * 41_943_040)
 
 
+def test_shares_of_a_model_need_less_and_two_processes_less_time(tmp_path: Path) -> None:
+    write_config(tmp_path / "m", LLAMA_8B)
+    run = Past("H", "full", 8_030_261_248, 16.0 * GIB, 17.0 * GIB, 1e15, 100.0)
+    facts = merge(
+        model_facts(tmp_path / "m"),
+        Facts(gpus=4, gpu_name="H", rows=100, tokens=10_000, past=(run,)),
+    )
+
+    def full(**values: object) -> Recipe:
+        return recipe_with(method__kind="full", **values)
+
+    one, two = (plan(full(processes=count), facts) for count in (1, 2))
+    assert two.peak_bytes_low and one.peak_bytes_low
+    # Beside the whole model each process has the buckets in which gradients travel.
+    assert two.peak_bytes_low > one.peak_bytes_low
+    four = plan(full(processes=4, sharding="fsdp"), facts)
+    sizes = {part.name: part.low for part in four.memory}
+    weights = {part.name: part.low for part in one.memory}["weights"]
+    assert sizes["weights"] == pytest.approx(weights / 4)
+    assert "whole layers" in sizes and four.peak_bytes_low
+    assert four.peak_bytes_low < 0.7 * one.peak_bytes_low
+    assert one.seconds_low and two.seconds_low == pytest.approx(one.seconds_low / 2)
+
+
 def test_earlier_runs_correct_the_peak_and_give_the_time(tmp_path: Path) -> None:
     base = merge(
         model_facts(write_config(tmp_path / "m", LLAMA_8B)),
@@ -321,7 +346,8 @@ def test_disk_counts_result_best_and_kept_checkpoints(model_dir: Path) -> None:
     kept = plan(recipe_with(generate=0, checkpoints__every=10, keep=3), facts).disk_bytes
     best = plan(recipe_with(generate=0, data__eval="e"), facts).disk_bytes
     assert once and kept and best
-    assert kept - once == 2 * 12 * 299_008
+    # Three are kept, and a fourth is written before the oldest goes.
+    assert kept - once == 3 * 12 * 299_008
     assert best - once == 4 * 299_008
 
 

@@ -316,7 +316,7 @@ def test_what_the_config_does_not_say_is_the_trainer_s_default() -> None:
         ("stage: sft\nlr_scheduler_type: cosine_with_restarts", "lr_scheduler_type", "schedules"),
         ("stage: sft\neval_strategy: epoch", "eval_strategy", "by steps"),
         ("stage: sft\neval_steps: 0.1", "eval_steps", "share of the run"),
-        ("stage: sft\ndeepspeed: ds_z3.json", "deepspeed", "one GPU"),
+        ("stage: sft\ndeepspeed: ds_z3.json", "deepspeed", "own fields"),
         ("stage: sft\nadam_beta1: 0.8", "adam_beta1", "fixed at 0.9"),
         ("stage: sft\ncutoff_len: 9000000", "cutoff_len", "must be a whole number between"),
         ("base_model: m\nrl: grpo", "rl", "left for later"),

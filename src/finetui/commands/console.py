@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from finetui.display import clean
+from finetui.display import clean, in_json, plain
 from finetui.workspace import Workspace, require
 
 Progress = Callable[[int, int], None]
@@ -50,14 +51,32 @@ def workspace_of(arguments: argparse.Namespace) -> Workspace:
 
 
 def emit(value: Any) -> None:
-    """One JSON value on one line of standard output."""
-    sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
+    """One JSON value on one line of standard output, safe to look at on a terminal."""
+    sys.stdout.write(in_json(_json(value)) + "\n")
     sys.stdout.flush()
 
 
+def _json(value: Any) -> str:
+    try:
+        return msgspec.json.encode(value).decode()
+    except UnicodeEncodeError:  # half a character: data may hold it, UTF-8 cannot
+        import json
+
+        return json.dumps(msgspec.to_builtins(value))
+
+
 def out(line: str = "") -> None:
-    """One line of data for people; text from files must be cleaned by now."""
-    sys.stdout.write(line + "\n")
+    """Lines of data for people; what they quote from files is cleaned here."""
+    sys.stdout.write(plain(line) + "\n")
+
+
+def place(path: Path) -> None:
+    """A path on a line of its own, for programs: as it is, unless a terminal shows it."""
+    try:
+        sys.stdout.write(f"{path}\n")
+    except UnicodeEncodeError:  # a name that is no UTF-8
+        sys.stdout.flush()
+        sys.stdout.buffer.write(os.fsencode(path) + b"\n")
 
 
 def say(line: str) -> None:
@@ -87,10 +106,11 @@ def _bar(title: str) -> Iterator[Progress]:
     from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(),
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(),
                TimeRemainingColumn())  # fmt: skip
-    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(title, total=None)
+    terminal = Console(file=getattr(sys.stderr, "stream", sys.stderr))
+    with Bar(*columns, console=terminal, transient=True) as bar:
+        task = bar.add_task(clean(title), total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total or None)
 
 

@@ -12,10 +12,16 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from finetui import __version__
+from finetui import __version__, floors
 from finetui.commands import console
-from finetui.display import size
+from finetui.consent import Consents
+from finetui.display import plural, size
+from finetui.errors import UserError
 from finetui.jobs.devices import DeviceReader
+from finetui.jobs.slurm import user_name
+from finetui.jobs.slurm_checks import logout_check, slurm_checks
+from finetui.settings import load
+from finetui.workspace import find, refuse_unsafe
 
 TRAIN = ("torch", "transformers", "peft", "accelerate", "datasets", "bitsandbytes")
 LOW_DISK = 5 * 2**30
@@ -37,6 +43,7 @@ def parser() -> argparse.ArgumentParser:
 
 def run(arguments: argparse.Namespace) -> int:
     lines = [*_program(), *_packages(), *_devices(), _disk(arguments.workspace), *_terminal()]
+    lines += [*_slurm(arguments.workspace), *_safety(arguments.workspace)]
     if arguments.json:
         for line in lines:
             console.emit(asdict(line))
@@ -85,6 +92,35 @@ def _disk(folder: Path) -> Line:
     free = shutil.disk_usage(folder if folder.exists() else Path()).free
     advice = "checkpoints may not fit" if free < LOW_DISK else ""
     return Line("disk", "note" if advice else "ok", f"{size(free)} free", advice)
+
+
+def _slurm(folder: Path) -> list[Line]:
+    """What ``--on slurm`` needs, and what a logout does to runs on this machine."""
+    try:
+        clusters = load().cluster
+    except UserError as error:
+        return [Line("settings", "missing", str(error), "mend your settings")]
+    found = [*slurm_checks(clusters, folder), logout_check(user_name())]
+    return [Line(one.name, one.status, one.found, one.advice) for one in found if one]
+
+
+def _safety(folder: Path) -> list[Line]:
+    """Libraries with known holes, a workspace that others may change, code that may run."""
+    lines = []
+    for hole in floors.holes():
+        name, oldest, _ = hole.floor
+        lines.append(Line("safety", "missing", hole.sentence, f"pip install '{name}>={oldest}'"))
+    workspace = find(folder)
+    try:
+        if workspace is not None:
+            refuse_unsafe(workspace.root)
+        allowed = Consents().all()
+    except UserError as error:
+        return [*lines, Line("safety", "missing", f"{error.where} {error.what}", error.fix)]
+    if allowed:
+        models = plural(len(allowed), "model")
+        lines.append(Line("safety", "note", f"{models} may run Python code", "see: finetui trust"))
+    return lines or [Line("safety", "ok", "no known holes in the libraries that read models")]
 
 
 def _terminal() -> list[Line]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetui.commands import console
-from finetui.display import plural
+from finetui.display import moment, plural
 from finetui.errors import UserError
 
 if TYPE_CHECKING:
@@ -133,7 +132,7 @@ def _list(dataset: DataSet, as_json: bool) -> int:
     rows = [
         (
             step.seq,
-            time.strftime("%Y-%m-%d %H:%M", time.localtime(step.time)),
+            moment(step.time, "%Y-%m-%d %H:%M"),
             step.actor,
             step.kind,
             f"{step.rows:,}",

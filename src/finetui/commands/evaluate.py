@@ -331,7 +331,7 @@ def _report(workspace: Workspace, arguments: argparse.Namespace) -> int:
         write_atomic(arguments.to, text.encode())
     except OSError as error:
         raise UserError(f"cannot be written: {error.strerror}.", str(arguments.to)) from error
-    console.out(str(arguments.to))
+    console.place(arguments.to)
     return 0
 
 

@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
         console.emit({"job": job.id, **outcome})
     elif outcome.get("folder"):
         folder = Path(str(outcome["folder"]))
-        console.out(str(folder))
+        console.place(folder)
         for line in (folder / "SERVE.md").read_text(encoding="utf-8").splitlines():
             console.say(line)
     return watch.ended(job)

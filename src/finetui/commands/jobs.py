@@ -54,6 +54,7 @@ def as_row(job: Job) -> dict[str, object]:
     return {
         "id": job.id, "kind": job.kind, "slug": job.slug, "path": str(job.path),
         "state": now.name, "sentence": now.sentence, "since": now.since,
+        "waits": now.waits,
     }  # fmt: skip
 
 

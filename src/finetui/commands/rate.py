@@ -370,5 +370,5 @@ def _export(workspace: Workspace, arguments: argparse.Namespace) -> int:
         f"{made.burned} prompts are marked burned: never evaluate on them again"
     )
     for file in (made.preferences, made.unpaired, made.provenance):
-        console.out(str(file))
+        console.place(file)
     return 0

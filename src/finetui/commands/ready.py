@@ -18,6 +18,7 @@ from finetui.display import clean, plural
 from finetui.errors import UserError
 from finetui.recipe.facts import Facts, model_facts
 from finetui.recipe.forecast import plan as forecast
+from finetui.recipe.resumption import update_rows
 from finetui.recipe.schema import Recipe, defaults
 from finetui.workspace import Workspace
 
@@ -207,7 +208,7 @@ def _plan(workspace: Workspace, recipe: Recipe, found: Measure, dataset: DataSet
     made = forecast(recipe, facts)
     return Plan(
         epochs=recipe.training.epochs,
-        batch=recipe.training.batch_size * recipe.training.accumulation,
+        batch=update_rows(recipe),
         steps=made.steps,
         held_out=_held_out(workspace, recipe, dataset.path),
         pairs=dataset.shape == "preference",

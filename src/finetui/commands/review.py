@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from finetui.commands import console
 from finetui.data.review.feedback import take_repairs
 from finetui.data.review.queue import FEEDBACK, KINDS, READY, STATES, Added, Item, Queue
-from finetui.display import clean, clean_block, plural
+from finetui.display import clean, clean_block, moment, plural
 from finetui.errors import UserError
 
 _SHOWN = 56
@@ -174,7 +173,7 @@ def details(item: Item) -> list[tuple[str, str]]:
         ("note", entry.note),
         ("row", item.row_text),
     ]
-    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(item.decided))
+    when = moment(item.decided, "%Y-%m-%d %H:%M")
     parts.append((item.decision, f"{when} by {item.decided_by}"))
     parts += [("reason", item.reason), ("added to", item.file)]
     return [(name, text) for name, text in parts if text]  # fmt: skip
@@ -211,7 +210,7 @@ def _log(queue: Queue, arguments: argparse.Namespace) -> int:
             console.emit(step)
         return 0
     rows = [
-        (step.seq, time.strftime("%Y-%m-%d %H:%M", time.localtime(step.time)), step.actor,
+        (step.seq, moment(step.time, "%Y-%m-%d %H:%M"), step.actor,
          step.kind + (f" of {step.inverse_of}" if step.inverse_of else ""), step.items, step.note)
         for step in steps
     ]  # fmt: skip

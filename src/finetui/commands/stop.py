@@ -1,4 +1,4 @@
-"""``finetui stop``: ask a job to save and stop at the next step."""
+"""``finetui stop``: ask a job to save and stop at the next step; take a waiting one out."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def parser() -> argparse.ArgumentParser:
 def run(arguments: argparse.Namespace) -> int:
     job = find_job(console.workspace_of(arguments).jobs, arguments.job)
     now = state(job)
-    if not now.alive:
+    if not (now.alive or now.waits):
         console.say(f"{job.id} is not running: {now.name}. {now.sentence}")
         return 1
     said = control.request(job, "stop_best" if arguments.best else "stop")

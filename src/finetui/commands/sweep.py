@@ -123,7 +123,7 @@ def _started(found: Sweep, arguments: argparse.Namespace) -> int:
         if arguments.json:
             console.emit({"sweep": found.id, "path": str(found.path)})
         else:
-            console.out(str(found.path))
+            console.place(found.path)
         return 0
     told = ""
     while (now := state_of(found)).name == "running":

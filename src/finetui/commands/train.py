@@ -9,6 +9,9 @@ from finetui import start
 from finetui.commands import console, watch
 from finetui.display import size, span
 from finetui.errors import UserError
+from finetui.jobs import slurm
+from finetui.jobs.folder import Job
+from finetui.jobs.liveness import state
 from finetui.recipe.advice import Advice
 from finetui.recipe.field import FieldError
 from finetui.recipe.files import load
@@ -22,13 +25,21 @@ def parser() -> argparse.ArgumentParser:
     console.take_recipe(made, "training.epochs=1")
     made.add_argument("--dry-run", action="store_true", help="check and forecast, start nothing")
     made.add_argument("--detach", action="store_true", help="start it and return at once")
+    made.add_argument(
+        "--on", default="", metavar="PLACE",
+        help="slurm or slurm:PROFILE hands it in to a cluster: see [cluster.NAME] of the settings",
+    )  # fmt: skip
+    made.add_argument(
+        "--share", action="store_true", help="start at once, also beside others on the same GPU"
+    )
     return made
 
 
 def run(arguments: argparse.Namespace) -> int:
     workspace = console.workspace_of(arguments)
     recipe = changed(load(recipe_file(workspace, arguments.recipe)), arguments.set)
-    facts, advice = start.check_recipe(workspace, recipe)
+    place = slurm.place(arguments.on)
+    facts, advice = start.check_recipe(workspace, recipe, elsewhere=place is not None)
     for found in advice:
         console.say(line(found))
     if arguments.dry_run:
@@ -38,8 +49,11 @@ def run(arguments: argparse.Namespace) -> int:
             console.say(f"error: {verdict.error(workspace)}")
         errors = any(found.severity == "error" for found in advice)
         return 1 if errors or not verdict.open else 0
-    job = start.start_training(workspace, recipe)
-    console.say(f"started {job.id}; it goes on when this terminal closes")
+    if place is not None:
+        for note in slurm.notes():
+            console.say(f"note: {note}")
+    job = start.start_training(workspace, recipe, share=arguments.share, on=arguments.on)
+    console.say(f"{_begun(job)}; it goes on when this terminal closes")
     if arguments.detach:
         if arguments.json:
             console.emit({"job": job.id, "path": str(job.path)})
@@ -51,6 +65,16 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         watch.follow(job, console.out)
     return watch.ended(job)
+
+
+def _begun(job: Job) -> str:
+    """That a job was started, or what it waits for."""
+    if (handed_in := slurm.submission(job)) is not None:
+        return f"handed in {job.id} as Slurm job {handed_in.id}"
+    now = state(job)
+    if now.waits:
+        return f"queued {job.id}: it {now.sentence}; to share: finetui control {job.id} share"
+    return f"started {job.id}"
 
 
 def tell_forecast(forecast: Plan) -> None:

@@ -1,19 +1,16 @@
-"""``finetui [PATH]``: open the workstation."""
+"""``finetui [PATH]``: open the workstation; with ``--readonly`` only to watch."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from finetui import settings
+from finetui import readonly, settings
 from finetui.errors import UserError
-from finetui.workspace import MARKER, Workspace, create, create_sample, find
-
-if TYPE_CHECKING:
-    pass
+from finetui.workspace import MARKER, Workspace, create, create_sample, find, require
 
 
 def run(argv: Sequence[str]) -> int:
@@ -23,9 +20,49 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("--theme")
     parser.add_argument("--ascii", action="store_const", const=True)
     parser.add_argument("--screen", default="home")
+    parser.add_argument("--readonly", action="store_true")
     arguments = parser.parse_args(list(argv))
     flags = {"theme": arguments.theme, "ascii": arguments.ascii}
+    if arguments.readonly:
+        return watch(arguments.path, flags, arguments.screen)
     return open_on(workspace_at(arguments.path), flags, arguments.screen)
+
+
+def watch(path: Path, flags: dict[str, object], screen: str = "home") -> int:
+    """Open a workspace, or one run's folder, and change nothing in it.
+
+    Raises UserError where there is neither, or permissions do not allow to look.
+    """
+    workspace, job = watched(path)
+    if job is None:
+        return open_on(workspace, flags, screen)
+    from finetui.tui.messages import OpenJob
+
+    return open_on(workspace, flags, "train", OpenJob(job))
+
+
+def watched(path: Path) -> tuple[Workspace, Path | None]:
+    """The workspace to be watched from now on, and the run where ``path`` is in one."""
+    path = path.expanduser().resolve()
+    try:
+        if not path.exists():
+            raise UserError("is not there.", str(path), "Name a workspace or a run's folder.")
+        job = _job_around(path)
+        workspace = find(path) or (Workspace(job.parent.parent) if job else require(path))
+        readonly.begin(workspace.root)
+        os.scandir(job or workspace.root).close()
+    except PermissionError as error:
+        raise UserError(
+            "may not be looked into with your permissions.",
+            str(error.filename or path),
+            "Its owner can open it: chmod -R g+rX, or setfacl -R -m u:NAME:rX.",
+        ) from None
+    return workspace, job
+
+
+def _job_around(path: Path) -> Path | None:
+    """The run's folder that a path is, or is in."""
+    return next((one for one in (path, *path.parents) if (one / "spec.toml").is_file()), None)
 
 
 def open_on(

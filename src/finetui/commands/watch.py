@@ -6,9 +6,12 @@ import argparse
 import math
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
+from finetui import readonly
 from finetui.commands import console
-from finetui.display import clean, duration
+from finetui.commands.tui import open_on, watched
+from finetui.display import clean, duration, moment
 from finetui.errors import UserError
 from finetui.jobs.events import Event, EventTail
 from finetui.jobs.folder import Job, find_job
@@ -41,12 +44,13 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--chart", nargs="?", const="loss", default="", metavar="CURVE",
                       help="draw a curve as far as it is, and return (default: loss)")  # fmt: skip
     made.add_argument("--full", action="store_true", help="the live screen instead of lines")
+    made.add_argument("--readonly", action="store_true",
+                      help="write nothing in its workspace: for somebody else's run")  # fmt: skip
     return made
 
 
 def run(arguments: argparse.Namespace) -> int:
-    workspace = console.workspace_of(arguments)
-    job = find_job(workspace.jobs, arguments.job)
+    workspace, job = _meant(arguments)
     if arguments.full:
         return full(workspace, job, arguments)
     if arguments.chart:
@@ -60,11 +64,24 @@ def run(arguments: argparse.Namespace) -> int:
     return ended(job)
 
 
+def _meant(arguments: argparse.Namespace) -> tuple[Workspace, Job]:
+    """The job and its workspace; a job that is named by its folder brings its own."""
+    place = Path(arguments.job)
+    if arguments.readonly and "/" in arguments.job:
+        workspace, job = watched(place)
+        if job is None:
+            raise UserError("is no run's folder.", arguments.job, "See: finetui jobs")
+        return workspace, Job(job)
+    workspace = console.workspace_of(arguments)
+    if arguments.readonly:
+        readonly.begin(workspace.root)
+    return workspace, find_job(workspace.jobs, arguments.job)
+
+
 def full(workspace: Workspace, job: Job, arguments: argparse.Namespace) -> int:
     """Open the workstation on this job's live screen."""
     if arguments.json or arguments.once:
         raise UserError("--full is a screen.", fix="Leave out --json and --once.")
-    from finetui.commands.tui import open_on
     from finetui.tui.messages import OpenJob
 
     return open_on(workspace, {}, "train", OpenJob(job.path))
@@ -149,13 +166,19 @@ def _write_last(lines: list[str], count: int | None, write: Write) -> None:
 def _coming(tail: EventTail, job: Job, once: bool) -> Iterator[Event | None]:
     """The events until the job has ended; None whenever there are no more for now."""
     while True:
-        over = once or not state(job).alive  # looked at before the read, so that none is missed
+        over = once or not _goes_on(job)  # looked at before the read, so that none is missed
         while found := tail.read():
             yield from found
         yield None
         if over:
             return
         time.sleep(_LOOK_EVERY_S)
+
+
+def _goes_on(job: Job) -> bool:
+    """Whether a worker is there, or will be without another start."""
+    now = state(job)
+    return now.alive or now.waits
 
 
 class Teller:
@@ -193,8 +216,13 @@ def follow(job: Job, write: Write, once: bool = False) -> None:
     reader, told = JobReader(job), 0.0
     last_figures = ""
     next_figures = 0.0
+    waits = ""
     while True:
-        over = once or not state(job).alive
+        now = state(job)
+        over = once or not (now.alive or now.waits)
+        if now.waits and now.sentence != waits:
+            waits = now.sentence
+            write(f"{_clock(time.time())}  {waits}")
         if snapshot := reader.poll():
             fresh = [line for line in snapshot.events if line.t > told]
             for line in fresh:
@@ -216,7 +244,7 @@ def spoken(line: EventLine) -> str:
 
 def _clock(t: object) -> str:
     known = t if isinstance(t, int | float) else 0.0
-    return time.strftime("%H:%M:%S", time.localtime(known))
+    return moment(known, "%H:%M:%S")
 
 
 def figures(now: dict[str, object]) -> str:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import xxhash
 
+from finetui import readonly
 from finetui.data.edits import rebase
 from finetui.data.edits.journal import (
     UNTOUCHED,
@@ -603,14 +604,15 @@ def _back_in(state: State) -> State:
 def journal_path(path: Path | Sequence[Path], workspace: Workspace) -> Path:
     """Where the edits of a file (or of several as one set) are kept.
 
-    The name follows the workspace when it is moved.
+    The name follows the workspace when it is moved. A private copy where it is only read.
     """
     paths = [path] if isinstance(path, Path) else list(path)
     names = "\n".join(workspace.relative(each.resolve()) for each in paths)
     digest = xxhash.xxh3_64_hexdigest(names.encode())
     more = f"-and-{len(paths) - 1}-more" if len(paths) > 1 else ""
     stem = _UNNAMEABLE.sub("-", paths[0].stem)[:60] + more
-    return workspace.versions / "journals" / f"{stem}-{digest}.sqlite"
+    kept = workspace.versions / "journals" / f"{stem}-{digest}.sqlite"
+    return readonly.stand_in(kept, workspace.root)
 
 
 def open_dataset(

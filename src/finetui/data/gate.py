@@ -13,7 +13,7 @@ import shlex
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,7 +27,7 @@ from finetui.data.edits.journal import this_person
 from finetui.data.prompts import asked, question
 from finetui.data.records import read_record
 from finetui.data.split import NEAR_ROWS, common
-from finetui.errors import UserError
+from finetui.errors import BROKEN, UserError
 from finetui.workspace import Workspace, write_atomic
 
 KINDS = {
@@ -215,7 +215,8 @@ def find_near(
     """
     memory = _memory(train, held_out, workspace, threshold) if workspace else None
     if memory and memory.is_file():
-        return msgspec.json.decode(memory.read_bytes(), type=list[Leak])
+        with suppress(OSError, *BROKEN):  # a cache that does not read is searched for anew
+            return msgspec.json.decode(memory.read_bytes(), type=list[Leak])
     best: dict[tuple[int, int], NearLeak] = {}
     for found in near_leaks(train, held_out, threshold, progress, stop):
         before = best.setdefault((found.dataset, found.row), found)
@@ -401,7 +402,7 @@ def acceptances(workspace: Workspace) -> list[Acceptance]:
         try:
             said = json.loads(line)
             words.append(Acceptance(**{**said, "keys": frozenset(said["keys"])}))
-        except (ValueError, KeyError, TypeError):
+        except (LookupError, TypeError, *BROKEN):
             raise UserError("is not an accepted leak.", f"{file}:{number}") from None
     return words
 

@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finetui.errors import UserError
+from finetui.errors import BROKEN, UserError
 
 if TYPE_CHECKING:
     from tomlkit import TOMLDocument
@@ -149,7 +149,7 @@ def _checked(text: str, where: str) -> list[Price]:
 
     try:
         entries = tomli.loads(text).get("price", [])
-    except tomli.TOMLDecodeError as error:
+    except BROKEN as error:
         raise UserError(f"is no TOML: {error}.", where, "Mend it or delete it.") from error
     if not isinstance(entries, list):
         raise UserError("`price` is not a list.", where, "Write [[price]] above each entry.")
@@ -195,9 +195,16 @@ def _write_samples(path: Path, today: str) -> None:
 
 def _document(workspace: Workspace) -> tuple[TOMLDocument, Any]:
     import tomlkit
+    from tomlkit.exceptions import TOMLKitError
 
     read_prices(workspace)
-    document = tomlkit.parse(prices_path(workspace).read_text("utf-8"))
+    path = prices_path(workspace)
+    try:
+        document = tomlkit.parse(_text(path))
+    except (TOMLKitError, *BROKEN) as error:
+        raise UserError(
+            f"cannot be added to: {error}.", str(path), "Mend it or delete it."
+        ) from error
     if "price" not in document:
         document["price"] = tomlkit.aot()
     return document, document["price"]

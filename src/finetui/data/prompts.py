@@ -21,6 +21,7 @@ from finetui.data.dataset import DataSet
 from finetui.data.keys import content_hash, value_hash
 from finetui.data.records import Record, Shape, read_record
 from finetui.data.strict import JsonFault, decode
+from finetui.errors import BROKEN
 
 OPENING = 48
 """Bytes of letters that an opening must have to tell anything: "hello" opens many conversations."""
@@ -156,7 +157,7 @@ def _of_chats(dataset: DataSet, block: Block) -> Asked:
             turns = _read_chat(row).messages
             if not row.isascii():
                 row.decode()  # parts of a row that are not read are not looked at either
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except BROKEN:
             turns = []
         if len(turns) == 3 and turns[0].role == "system" and _is_exchange(turns):
             said = letters(turns[1].content)

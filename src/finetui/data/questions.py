@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 import tomli
 
-from finetui.errors import UserError
+from finetui.errors import BROKEN, UserError
 
 if TYPE_CHECKING:
     from finetui.workspace import Workspace
@@ -129,7 +129,7 @@ def replies(workspace: Workspace) -> dict[str, Reply]:
     path = workspace.root / FILE
     try:
         found = tomli.loads(path.read_text("utf-8")) if path.is_file() else {}
-    except (tomli.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+    except (OSError, *BROKEN) as error:
         raise UserError(f"cannot be read: {error}.", str(path), "Mend it or delete it.") from error
     known = {question.id for question in QUESTIONS}
     return {
@@ -145,6 +145,7 @@ def answer(workspace: Workspace, question: str, said: str, note: str = "") -> Ve
     Raises UserError for an unknown question or answer.
     """
     import tomlkit
+    from tomlkit.exceptions import TOMLKitError
 
     from finetui.workspace import write_atomic
 
@@ -155,7 +156,12 @@ def answer(workspace: Workspace, question: str, said: str, note: str = "") -> Ve
         raise UserError(f"{said!r} is no answer.", fix="Say yes, no or unsure.")
     replies(workspace)  # refuse to write over a file that cannot be read
     path = workspace.root / FILE
-    document = tomlkit.parse(path.read_text("utf-8") if path.is_file() else "")
+    try:
+        document = tomlkit.parse(path.read_text("utf-8") if path.is_file() else "")
+    except (TOMLKitError, *BROKEN) as error:
+        raise UserError(
+            f"cannot be added to: {error}.", str(path), "Mend it or delete it."
+        ) from error
     if said:
         entry = {"answer": said, "note": note, "who": getpass.getuser()}
         document[question] = entry | {"when": time.strftime("%Y-%m-%d")}

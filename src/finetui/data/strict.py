@@ -14,6 +14,8 @@ from typing import NoReturn
 
 import msgspec
 
+from finetui.errors import BROKEN
+
 BOM = b"\xef\xbb\xbf"
 _DECODER = msgspec.json.Decoder()
 _BYTE = re.compile(r"\(byte (\d+)\)")
@@ -62,7 +64,7 @@ def decode(raw: bytes) -> object:
     """One JSON value; raises JsonFault with the byte position of the fault."""
     try:
         return _DECODER.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except BROKEN as error:
         explain(raw, error)
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from finetui.data.chat_template import ChatTemplate, Span
 from finetui.data.templates import template_source
-from finetui.errors import UserError
+from finetui.errors import BROKEN, UserError
 
 if TYPE_CHECKING:
     import tokenizers
@@ -397,17 +397,26 @@ def _json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        found = json.loads(_read(path))
+    except BROKEN as error:
         raise UserError(f"is not valid JSON: {error}.", str(path)) from error
     return found if isinstance(found, dict) else {}
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot be read: {error.strerror}.", str(path)) from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"is not UTF-8: {error.reason}.", str(path)) from error
 
 
 def _template(folder: Path, config: dict[str, Any]) -> str:
     """The chat template: its own file first, then the one inside tokenizer_config.json."""
     file = folder / "chat_template.jinja"
     if file.is_file():
-        return file.read_text(encoding="utf-8")
+        return _read(file)
     found = config.get("chat_template")
     if isinstance(found, list):  # several, by name
         named = {

@@ -35,7 +35,7 @@ from finetui.data.version_rows import (
     total,
     write_rows,
 )
-from finetui.errors import UserError
+from finetui.errors import BROKEN, UserError
 
 if TYPE_CHECKING:
     from finetui.workspace import Workspace
@@ -172,9 +172,23 @@ def read_version(path: Path) -> Version:
     """Open a written version's folder; raises UserError when it is none."""
     try:
         manifest = json.loads((path / "manifest.json").read_bytes())
-        return Version(manifest["id"], path, manifest)
-    except (OSError, ValueError, KeyError):
+        version = Version(str(manifest["id"]), path, manifest)
+        _refuse_odd(manifest)
+    except (OSError, LookupError, TypeError, AttributeError, OverflowError, *BROKEN):
         raise UserError("is not a data set version.", str(path), "Write it again.") from None
+    return version
+
+
+def _refuse_odd(manifest: Mapping[str, Any]) -> None:
+    """Raise LookupError, TypeError or ValueError where a version would not tell what it holds."""
+    for output in manifest["outputs"]:
+        int(output["rows"])
+        if "/" in output["file"] or output["file"] in ("", ".", ".."):
+            raise ValueError("a file of another folder")
+    for source in manifest.get("sources") or ():
+        source["path"].encode()
+    if not isinstance(manifest.get("split") or {}, dict):
+        raise TypeError("a split is a table")
 
 
 def list_versions(workspace: Workspace) -> list[Version]:

@@ -10,9 +10,22 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from finetui import floors
+from finetui.engine.silent import (
+    introduce,
+    listen_for_loss,
+    note_failure,
+    others_failed,
+    rank_here,
+    session_of,
+    several,
+)
 from finetui.errors import UserError
+from finetui.jobs.checkpoints import spec_of_attempt
 from finetui.jobs.folder import Job
-from finetui.jobs.worker import SupersededError, WorkerSession
+from finetui.jobs.logs import forgive_full_disk
+from finetui.jobs.scrubbing import cover_output
+from finetui.jobs.worker import SupersededError, UnsavedError, WorkerSession
 from finetui.workspace import Workspace
 
 _ENVIRONMENT = {
@@ -31,10 +44,15 @@ def main(arguments: list[str]) -> int:
     if len(arguments) != 1 or not (Path(arguments[0]) / "spec.toml").is_file():
         print("usage: python -m finetui.engine JOB (a job folder)", file=sys.stderr)
         return 2
+    forgive_full_disk()
+    cover_output()
     prepare_environment()
     hide_unused_libraries(needed_libraries(Path(arguments[0])))
-    with WorkerSession(Path(arguments[0]).resolve()) as session:
+    with session_of(Path(arguments[0]).resolve()) as session:
         listen_for_interrupt(session)
+        if several():
+            introduce(session.job, session.attempt)
+            listen_for_loss(session)
         return work(session)
 
 
@@ -52,6 +70,8 @@ def prepare_environment() -> None:
     """What must be set before torch is imported; what the person set stays."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    if several():
+        return  # each of the processes takes its own of the GPUs in sight
     # One process uses one GPU: with more in sight the Trainer would silently go data-parallel.
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     os.environ["CUDA_VISIBLE_DEVICES"] = "0" if visible is None else visible.split(",")[0]
@@ -60,7 +80,7 @@ def prepare_environment() -> None:
 def needed_libraries(folder: Path) -> set[str]:
     """The libraries of `hide_unused_libraries` that this job's recipe or model asks for."""
     try:
-        spec = Job(folder).spec()
+        spec = spec_of_attempt(Job(folder))
     except UserError:
         return set()  # the session says so, where people see it
     recipe = spec.get("recipe") or {}
@@ -92,7 +112,7 @@ def work(session: WorkerSession) -> int:
     spec: dict[str, Any] = {}
     try:
         session.events.write("stage", text="starting")
-        spec = session.job.spec()
+        spec = spec_of_attempt(session.job, session.attempt)
         require_libraries()
         quiet_libraries()
         dispatch(session, spec)
@@ -157,7 +177,7 @@ def workspace_of(spec: Mapping[str, Any]) -> Workspace | None:
 
 
 def require_libraries() -> None:
-    """Raises UserError where finetui was installed without what training stands on."""
+    """Raises UserError where what training stands on is missing, or too old to be safe."""
     from importlib.util import find_spec
 
     missing = [
@@ -168,6 +188,7 @@ def require_libraries() -> None:
             f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed.",
             fix="Install the train extra: pip install 'finetui[train]'",
         )
+    floors.require()
 
 
 def quiet_libraries() -> None:
@@ -186,11 +207,26 @@ def _end(session: WorkerSession, error: BaseException, spec: Mapping[str, Any]) 
 
     if isinstance(error, StopRequested):
         who = "told to end by the system" if session.terminated else "stopped on request"
-        session.outcome("stopped", sentence=f"{who} before there was anything to save")
+        unsaved = isinstance(error, UnsavedError)
+        why = f"; {error}" if unsaved else " before there was anything to save"
+        session.outcome("stopped", sentence=f"{who}{why}")
         return 0
     traceback.print_exception(error)
-    session.outcome("failed", **_description(error, spec))
+    said = _description(error, spec)
+    if several() and _left_to_launcher(session, error, said):
+        return 1
+    session.outcome("failed", **said)
     return 1
+
+
+def _left_to_launcher(session: WorkerSession, error: BaseException, said: dict[str, Any]) -> bool:
+    """Whether this rank's word is only a note for the one outcome: rank 0 writes its own."""
+    from finetui.engine.ranks import is_lost
+
+    # When another one is gone, whatever this one ran into comes of that.
+    lost = is_lost(error) or others_failed(session.job, session.attempt)
+    note_failure(session.job, session.attempt, said, lost)
+    return lost or rank_here() > 0
 
 
 def _description(error: BaseException, spec: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
+from finetui.jobs.worker import StopRequested as StopRequested
 from finetui.jobs.worker import WorkerSession
-
-
-class StopRequested(Exception):
-    """Somebody asked the job to stop outside the training loop: there is nothing to save."""
 
 
 def attend(session: WorkerSession) -> None:

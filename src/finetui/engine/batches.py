@@ -111,13 +111,18 @@ class Contents:
     """What is in a batch: real and trained tokens, and (file, line) of each example.
 
     ``row_items`` has, in the order of ``sources``, what a row's loss is a sum over: its trained
-    tokens, or 1 for a pair or a labelled answer.
+    tokens, or 1 for a pair or a labelled answer. An ``idle`` batch counts for nothing: a process
+    that has no rows left goes through it for the sake of the others.
     """
 
     tokens: int
     trained_tokens: int
     sources: list[list[int]]
     row_items: list[int]
+    idle: bool = False
+
+
+NOTHING = Contents(0, 0, [], [], idle=True)
 
 
 def example(encoded: Encoded, file: int, line: int) -> Example:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from finetui import consent
 from finetui.display import plural
 from finetui.engine import latency
 from finetui.engine.answer import tuned_model
@@ -38,7 +39,7 @@ from finetui.evaluation.record import (
     of_job,
 )
 from finetui.evaluation.results import Figures
-from finetui.evaluation.scorer import Scorer
+from finetui.evaluation.scorer import Scorer, located
 from finetui.evaluation.scoring import score_set
 from finetui.jobs.worker import WorkerSession
 from finetui.workspace import Workspace
@@ -46,6 +47,7 @@ from finetui.workspace import Workspace
 CACHE = "answers"
 _LISTEN_S = 1.0
 _ASKED_ALONE = ("few-shot", "outputs")  # kinds that only the task itself is asked of
+_FIGURES_BYTES = 256 << 10
 
 
 @dataclass
@@ -88,6 +90,7 @@ def evaluate(session: WorkerSession, spec: Mapping[str, Any]) -> None:
     Raises UserError when something is missing, StopRequested when somebody asks.
     """
     record = of_job(session.job.path)
+    record.around = session.until_saved
     manifest = record.manifest()
     workspace = Workspace(Path(str(spec["workspace"])))
     if manifest.harness:
@@ -103,7 +106,9 @@ def evaluate(session: WorkerSession, spec: Mapping[str, Any]) -> None:
         _score(job)
     tidy(workspace.cache / CACHE)
     job.stage("taking the figures")
-    found = figures.write(record)
+    found = session.until_saved(
+        "the file of figures", record.folder, _FIGURES_BYTES, lambda: figures.write(record)
+    )
     session.outcome(
         "finished",
         metrics={"summaries": _summaries(manifest, found)},
@@ -341,6 +346,7 @@ def _score_set(
 
 def _scorer(job: Evaluation, spec: SetSpec) -> Scorer:
     log = job.session.job.path / "scorer.log"
+    consent.require_file(located(job.workspace.root, spec.scorer)[0])
     return Scorer(job.workspace.root, spec.scorer, spec.scorer_seconds, log=log)
 
 

@@ -14,6 +14,7 @@ from finetui.engine.dataset import Encoding, Prompt
 from finetui.engine.generate import Settings, answers
 from finetui.engine.machine import Machine
 from finetui.engine.objectives import Objective
+from finetui.engine.ranks import ALONE, Ranks
 
 
 @dataclass(frozen=True)
@@ -25,11 +26,12 @@ class HeldOut:
     batch_size: int
 
     def measure(
-        self, model: Any, machine: Machine, beat: Callable[[], None]
+        self, model: Any, machine: Machine, beat: Callable[[], None], ranks: Ranks = ALONE
     ) -> tuple[float, dict[str, float]]:
         """(mean loss, mean figures) over all items, exact whatever the batches are.
 
-        ``beat`` is called after each batch. The model's mode is left as it was.
+        The ranks share the batches. ``beat`` is called after each one. The model's mode is left
+        as it was.
         """
         was_training = model.training
         model.eval()
@@ -37,22 +39,41 @@ class HeldOut:
         sums: dict[str, float] = {}
         items = 0
         with torch.no_grad(), machine.autocast():
-            for batch in self._batches():
+            for batch, idle in self._batches(ranks):
                 batch.pop("contents")
-                items += self.objective.items(batch)
                 loss, told = self.objective.loss(model, on_device(batch, machine.device), 1.0)
+                beat()
+                if idle:
+                    continue
+                items += self.objective.items(batch)
                 losses += loss.double().cpu()
                 for name, value in told.figures.items():
                     sums[name] = sums.get(name, 0.0) + float(value)
-                beat()
         model.train(was_training)
-        count = max(items, 1)
-        return float(losses) / count, {name: total / count for name, total in sums.items()}
+        loss_sum, count, sums = _over(ranks, float(losses), items, sums)
+        return loss_sum / count, {name: total / count for name, total in sums.items()}
 
-    def _batches(self) -> Iterator[dict[str, Any]]:
+    def _batches(self, ranks: Ranks) -> Iterator[tuple[dict[str, Any], bool]]:
+        """This rank's batches, each with whether it only keeps step with the others."""
         rows = single(sorted(self.encoding.examples, key=len))
-        for start in range(0, len(rows), self.batch_size):
-            yield self.objective.collate_held_out(rows[start : start + self.batch_size])
+        starts = range(0, len(rows), self.batch_size)
+        for at in range(0, len(starts), ranks.world):
+            idle = at + ranks.rank >= len(starts)
+            start = starts[at if idle else at + ranks.rank]
+            yield self.objective.collate_held_out(rows[start : start + self.batch_size]), idle
+
+
+def _over(
+    ranks: Ranks, losses: float, items: int, sums: dict[str, float]
+) -> tuple[float, int, dict[str, float]]:
+    """Summed losses, items (1 at least) and figures of all ranks."""
+    if ranks.several:
+        mine: dict[str, Any] = {"losses": losses, "items": items, "sums": sums}
+        parts = ranks.gather(mine)
+        losses, items = sum(part["losses"] for part in parts), sum(part["items"] for part in parts)
+        names = dict.fromkeys(name for part in parts for name in part["sums"])
+        sums = {name: sum(part["sums"].get(name, 0.0) for part in parts) for name in names}
+    return losses, max(items, 1), sums
 
 
 @dataclass(frozen=True)

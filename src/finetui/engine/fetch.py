@@ -15,7 +15,7 @@ from finetui.errors import UserError
 from finetui.jobs.worker import WorkerSession
 from finetui.workspace import sync_folder
 
-_TELL_EVERY = 1000
+_TELL_EVERY, _WRITE_EVERY = 1000, 100  # rows
 
 
 def fetch(session: WorkerSession, spec: Mapping[str, Any]) -> None:
@@ -70,18 +70,25 @@ def _written(
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     handle, draft = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     count = size = 0
+    waiting: list[bytes] = []
     try:
-        with os.fdopen(handle, "wb") as file:
+        try:
             for line in _lines(rows):
-                size += file.write(line)
+                waiting.append(line)
+                size += len(line)
                 count += 1
+                if len(waiting) == _WRITE_EVERY:
+                    session.append(handle, b"".join(waiting), target.name)
+                    waiting.clear()
                 if count % _TELL_EVERY == 0:
                     session.events.write("progress", done=count, total=limit, text="reading rows")
                     attend(session)
                 if count == limit:
                     break
-            file.flush()
-            os.fsync(file.fileno())
+            session.append(handle, b"".join(waiting), target.name)
+            os.fsync(handle)
+        finally:
+            os.close(handle)
         Path(draft).replace(target)
     finally:
         Path(draft).unlink(missing_ok=True)

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from statistics import median
+from typing import Any
 
 from finetui.recipe.schema import Recipe
 
@@ -29,6 +30,15 @@ _SKEW = 1.5  # fewer deviations are enough for the ratio, which steep learning w
 _DIVERGED_SHARE, _DIVERGED_LEAST = 0.3, 0.1
 _RISES = 3
 _PARTS, _SHORTEST_PART, _SAME = 30, 5, 0.005
+# What each guard remembers; everything else follows from the recipe and the length of the run.
+_REMEMBERED = {
+    "nonfinite": ("streak",),
+    "zero": ("told",),
+    "spike": ("above", "recent"),
+    "divergence": ("seen", "best", "high"),
+    "overfitting": ("total", "steps", "looks"),
+    "plateau": ("total", "steps", "parts", "told"),
+}
 
 
 @dataclass(frozen=True)
@@ -288,3 +298,27 @@ class Guards:
     def after_evaluation(self, step: int, eval_loss: float) -> Sight | None:
         """The held-out loss of an evaluation while training."""
         return self.overfitting.judge(step, eval_loss)
+
+    def state(self) -> dict[str, Any]:
+        """All that the guards remember, as plain values."""
+        found: dict[str, Any] = {}
+        for guard, names in _REMEMBERED.items():
+            kept = {name: getattr(getattr(self, guard), name) for name in names}
+            found[guard] = {
+                name: list(value) if isinstance(value, deque) else value
+                for name, value in kept.items()
+            }
+        smooth = self.divergence.smooth
+        return found | {"smooth": {"total": smooth.total, "share": smooth.share}}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Remember what `state` told."""
+        for guard, names in _REMEMBERED.items():
+            for name in names:
+                setattr(getattr(self, guard), name, state[guard][name])
+        self.spike.recent = deque(state["spike"]["recent"], maxlen=_RECENT)
+        self.overfitting.looks = [
+            (first, second) for first, second in state["overfitting"]["looks"]
+        ]
+        self.divergence.smooth.total = state["smooth"]["total"]
+        self.divergence.smooth.share = state["smooth"]["share"]

@@ -91,7 +91,7 @@ def _their_tokenizer(tokenizer: ChatTokenizer) -> Any:
     """transformers' tokenizer of the same folder, with the template that we use."""
     from transformers import AutoTokenizer
 
-    found = AutoTokenizer.from_pretrained(tokenizer.origin)
+    found = AutoTokenizer.from_pretrained(tokenizer.origin, trust_remote_code=False)
     if tokenizer.has_template:
         found.chat_template = tokenizer.template
     return found

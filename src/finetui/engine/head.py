@@ -135,10 +135,16 @@ def keeps_positions(model: Any) -> bool:
     return "logits_to_keep" in inspect.signature(bare(model).forward).parameters
 
 
-def bare(model: Any) -> Any:
-    """The transformers model inside an adapter's or a data-parallel wrapper."""
+def alone(model: Any) -> Any:
+    """The model, with its adapter, inside a data-parallel wrapper."""
     while hasattr(model, "module"):
         model = model.module
+    return model
+
+
+def bare(model: Any) -> Any:
+    """The transformers model inside an adapter's or a data-parallel wrapper."""
+    model = alone(model)
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 

@@ -14,7 +14,7 @@ import torch
 
 from finetui.engine.adapters import reference
 from finetui.engine.batches import Collate, Collator, Row
-from finetui.engine.head import as_logits, scored, trains_head, untracked
+from finetui.engine.head import alone, as_logits, scored, trains_head, untracked
 from finetui.engine.losses import Batch, Loss, Told
 
 # One general row for four of the task: a third more time a step.
@@ -62,9 +62,9 @@ def with_kl(loss: Loss, items_of: Callable[[Batch], int], weight: float) -> Loss
 
 def distance_to_start(model: Any, batch: Batch) -> torch.Tensor:
     """KL(model || start) (N,) in nats where trained tokens are predicted."""
-    adapted = trains_head(model)
-    with untracked(), reference(model):
-        start = scored(model, batch)
+    adapted, own = trains_head(model), alone(model)
+    with untracked(), reference(own):
+        start = scored(own, batch)
         if adapted:  # the head is another one outside of this block
             start = as_logits(start.logits(start.hidden))
     hidden = start.hidden.detach()

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from finetui.engine.ranks import ALONE, Ranks
 from finetui.errors import UserError
 
 FORMATS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -37,6 +38,14 @@ class Machine:
             return torch.cuda.get_device_name(self.device)
         return f"CPU, {torch.get_num_threads()} threads"
 
+    @property
+    def gpu(self) -> str:
+        """The GPU's UUID as nvidia-smi has it, "" on a CPU."""
+        if not self.on_gpu:
+            return ""
+        uuid = getattr(torch.cuda.get_device_properties(self.device), "uuid", None)
+        return f"GPU-{uuid}" if uuid else ""
+
     def autocast(self) -> Any:
         """A context in which matrix products use the chosen format."""
         return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.precision != "fp32")
@@ -49,14 +58,16 @@ class Machine:
         return resident, resident
 
 
-def choose_machine(precision: str = "auto", threads: int = 0) -> Machine:
+def choose_machine(precision: str = "auto", threads: int = 0, ranks: Ranks = ALONE) -> Machine:
     """The first visible GPU, or else the CPU with one core left to the screen.
 
-    Raises UserError when the device cannot do the asked precision.
+    Of several processes each has a GPU of its own, or its share of the cores. Raises UserError
+    when the device cannot do the asked precision.
     """
-    torch.set_num_threads(threads or max(1, len(os.sched_getaffinity(0)) - 1))
+    cores = (len(os.sched_getaffinity(0)) - 1) // ranks.here
+    torch.set_num_threads(threads or max(1, cores))
     if torch.cuda.is_available():
-        device, has_bf16 = torch.device("cuda", 0), torch.cuda.is_bf16_supported()
+        device, has_bf16 = torch.device("cuda", ranks.local), torch.cuda.is_bf16_supported()
         if precision == "bf16" and not has_bf16:
             raise UserError(
                 "this GPU has no bf16.", "model.precision", "Choose fp16, fp32 or auto."

@@ -18,15 +18,15 @@ from typing import Any
 import torch
 
 from finetui.display import size
-from finetui.engine import checkpoints
 from finetui.engine.batches import AnyExample
 from finetui.engine.ledger import Ledger
 from finetui.engine.machine import choose_machine
 from finetui.engine.model import load_model, load_tokenizer
+from finetui.engine.restoring import load_weights
 from finetui.engine.train import Material, Run, build_trainer, cost, put_training_on, read_data
 from finetui.engine.trainer import JobTrainer
 from finetui.errors import UserError
-from finetui.jobs import calibration
+from finetui.jobs import calibration, checkpoints
 from finetui.jobs.devices import DeviceReader
 from finetui.jobs.worker import WorkerSession
 from finetui.recipe.schema import Recipe
@@ -67,6 +67,8 @@ def shortened(recipe: Recipe) -> Recipe:
         "training.max_steps": UPDATES,
         # More batches an update only wait for each other: two have all that many have.
         "training.accumulation": min(recipe.training.accumulation, 2),
+        # What one of several processes needs; sharing the weights out is not tried.
+        "training.processes": 1,
         "data.order": "file",
         "evaluation.every": 0,
         "evaluation.generate": 0,
@@ -175,7 +177,7 @@ def _check_checkpoint(run: Run, trainer: JobTrainer) -> None:
     _, path = found[-1]
     began = time.perf_counter()
     manifest = checkpoints.manifest_of(path) or {}
-    run.metrics["checkpoint_bytes"] = sum(manifest.get("files", {}).values())
+    run.metrics["checkpoint_bytes"] = checkpoints.size_of(manifest)
     _reload(trainer, path)
     run.metrics["reload_s"] = round(time.perf_counter() - began, 3)
     shutil.rmtree(trainer.folder, ignore_errors=True)
@@ -188,7 +190,7 @@ def _reload(trainer: JobTrainer, path: Path) -> None:
         for part in trainer.model.parameters():
             if part.requires_grad:
                 part.zero_()
-    trainer._load_from_checkpoint(str(path))
+    load_weights(trainer, path)
     trainer._load_optimizer_and_scheduler(str(path))
     after = _trained(trainer.model)
     wrong = [name for name, value in before.items() if not torch.equal(value, after[name])]

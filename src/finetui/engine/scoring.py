@@ -44,7 +44,9 @@ def answer_all(
         session.events.write("progress", done=count, total=len(prompts), text=text)
         for batch in batches:
             for answer in batch:
-                _append(descriptor, _line(prompts[answer.index], answer))
+                session.append(
+                    descriptor, _line(prompts[answer.index], answer), "the file of answers"
+                )
             count += len(batch)
             session.events.write("progress", done=count, total=len(prompts), text=text)
             attend(session)
@@ -104,12 +106,6 @@ def _line(prompt: Prompt, answer: Answer) -> bytes:
         "ended": answer.ended,
     }
     return json.dumps(entry, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
-
-
-def _append(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
 
 
 def _keep_whole_lines(file: Path) -> set[str]:

@@ -23,7 +23,7 @@ from finetui.engine.machine import Machine
 from finetui.errors import UserError
 from finetui.jobs.tokenlosses import FILE, TokenLosses
 from finetui.jobs.worker import WorkerSession
-from finetui.workspace import Workspace
+from finetui.workspace import Workspace, write_atomic
 
 Losses = list[float | None]
 
@@ -111,11 +111,15 @@ def _write(
     tuned: Sequence[Losses],
 ) -> None:
     session.require_newest()
-    with (session.job.path / FILE).open("wb") as file:
-        for (path, line, tokens), before, after in zip(rows, base, tuned, strict=True):
-            ids = [tokens.ids[at] for at in tokens.seen]
-            told = TokenLosses(path, line, tokens.side, ids, _finite(before), _finite(after))
-            file.write(msgspec.json.encode(told) + b"\n")
+    lines = []
+    for (path, line, tokens), before, after in zip(rows, base, tuned, strict=True):
+        ids = [tokens.ids[at] for at in tokens.seen]
+        told = TokenLosses(path, line, tokens.side, ids, _finite(before), _finite(after))
+        lines.append(msgspec.json.encode(told) + b"\n")
+    file, content = session.job.path / FILE, b"".join(lines)
+    session.until_saved(
+        "the file of losses", file.parent, len(content), lambda: write_atomic(file, content)
+    )
 
 
 def _finite(losses: Losses) -> Losses:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finetui.errors import UserError
+from finetui.errors import BROKEN, UserError
 from finetui.evaluation.metrics import AnswerScore, Paired, mcnemar, summarise
 
 
@@ -72,7 +72,7 @@ def read_outputs(path: Path) -> list[Output]:
     for number, line in enumerate(lines[:-1], start=1):
         try:
             outputs.append(_output(json.loads(line)))
-        except (ValueError, KeyError, TypeError) as error:
+        except (LookupError, TypeError, *BROKEN) as error:
             raise UserError("is not an answer of a job.", f"{path}:{number}") from error
     return outputs
 
@@ -107,7 +107,7 @@ def compare_job(job_dir: Path, name: str = "outputs") -> Comparison | None:
 def _output(entry: dict[str, Any]) -> Output:
     return Output(
         id=str(entry["id"]),
-        prompt=list(entry["prompt"]),
+        prompt=[dict(turn) for turn in entry["prompt"]],
         answer=str(entry["answer"]),
         reference=str(entry["reference"]),
         format=bool(entry["format"]),

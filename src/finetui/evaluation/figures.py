@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 from msgspec import structs
 
-from finetui.errors import UserError
+from finetui.errors import BROKEN, UserError
 from finetui.evaluation import catalogue, labels, latency, overlap, paired
 from finetui.evaluation.catalogue import Metric, metric
 from finetui.evaluation.metrics import mcnemar, wilson
@@ -76,7 +76,7 @@ def read(record: Record) -> Figures | None:
         found = msgspec.json.decode(record.figures_path.read_bytes(), type=Figures)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, *BROKEN) as error:
         raise UserError(f"cannot be read ({error}).", str(record.figures_path)) from error
     return found if found.format == FORMAT else None
 

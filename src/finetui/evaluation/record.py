@@ -18,13 +18,13 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import msgspec
 
-from finetui.errors import UserError
+from finetui.errors import BROKEN, UserError
 from finetui.workspace import write_atomic
 
 FOLDER = "evaluation"
@@ -227,11 +227,24 @@ _Struct = TypeVar("_Struct", bound=msgspec.Struct)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,79}")
 
 
+Around = Callable[[str, Path, int, Callable[[], None]], None]
+"""Does what writes: called with its name, its folder, its bytes, and what writes."""
+
+
+def _at_once(what: str, folder: Path, need: int, write: Callable[[], None]) -> None:
+    write()
+
+
 class Record:
-    """The folder of one evaluation. Reads what is there; writes whole files or whole lines."""
+    """The folder of one evaluation. Reads what is there; writes whole files or whole lines.
+
+    Every write goes through ``around``, which may try it again: a write that failed continues
+    where it stopped.
+    """
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
+        self.around: Around = _at_once
 
     @property
     def manifest_path(self) -> Path:
@@ -303,26 +316,32 @@ class Record:
 
     def writer(self, subject: str, name: str) -> Appender:
         """Where a job appends its answers; a torn last line of an earlier attempt is cut off."""
-        return Appender(self.answers_path(subject, name))
+        return Appender(self.answers_path(subject, name), self.around)
 
     def timings_writer(self) -> Appender:
-        return Appender(self.timings_path)
+        return Appender(self.timings_path, self.around)
 
     def _write(self, path: Path, value: Any) -> None:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_atomic(path, msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n")
+        self._publish(path, msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n")
 
     def _write_lines(self, path: Path, rows: Iterable[msgspec.Struct]) -> None:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_atomic(path, b"".join(_line(row) for row in rows))
+        self._publish(path, b"".join(_line(row) for row in rows))
+
+    def _publish(self, path: Path, content: bytes) -> None:
+        def write() -> None:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_atomic(path, content)
+
+        self.around(f"{path.parent.name}/{path.name}", self.folder, len(content), write)
 
 
 class Appender:
     """Appends whole lines to a file; ``with`` it, and at its end they are on the disk."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, around: Around | None = None) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         _cut_torn_line(path)
+        self._path, self._around = path, around or _at_once
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
 
     def __enter__(self) -> Appender:
@@ -336,8 +355,13 @@ class Appender:
 
     def add(self, row: msgspec.Struct) -> None:
         view = memoryview(_line(row))
-        while view:
-            view = view[os.write(self._file, view) :]
+
+        def write() -> None:
+            nonlocal view
+            while view:
+                view = view[os.write(self._file, view) :]
+
+        self._around(self._path.name, self._path.parent, len(view), write)
 
 
 def records(jobs: Path) -> list[Record]:
@@ -356,7 +380,7 @@ def read_manifest(path: Path) -> Manifest:
         manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
     except OSError as error:
         raise UserError(f"cannot be read: {error.strerror}.", str(path)) from error
-    except ValueError as error:
+    except BROKEN as error:
         raise UserError(f"is no manifest of an evaluation ({error}).", str(path)) from error
     if manifest.format > FORMAT:
         raise UserError("was written by a newer finetui.", str(path), "Update this one.")
@@ -379,7 +403,7 @@ def read_lines(path: Path, kind: type[_Struct]) -> Iterator[_Struct]:
     for number, line in enumerate(lines, start=1):
         try:
             yield decoder.decode(line)
-        except ValueError as error:
+        except BROKEN as error:
             raise UserError(f"is no {kind.__name__}: {error}.", f"{path}:{number}") from error
 
 
@@ -431,7 +455,7 @@ def _read(path: Path, kind: Any) -> Any:
         return msgspec.json.decode(path.read_bytes(), type=kind)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, *BROKEN) as error:
         raise UserError(f"cannot be read ({error}).", str(path)) from error
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from finetui.errors import UserError
+from finetui.errors import BROKEN, UserError
 
 FILE = "repairs.jsonl"
 
@@ -49,7 +49,7 @@ def rows(root: Path) -> frozenset[str]:
     for line in lines:
         try:
             entry = json.loads(line)
-        except ValueError:
+        except BROKEN:
             continue
         if isinstance(entry, dict) and isinstance(entry.get("row"), str):
             found.add(entry["row"])

@@ -8,15 +8,18 @@ import math
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from finetui.display import clean
 from finetui.errors import UserError
 from finetui.jobs import procfs
 from finetui.jobs.folder import Job, ProcRecord, read_json
 from finetui.jobs.liveness import state
+from finetui.jobs.room import is_full
+from finetui.jobs.slurm_note import submission
 
 Fields = dict[str, Any]
 
@@ -26,12 +29,14 @@ class Verb:
     """A request: what it does, what is answered when it was left, and the checks of its fields.
 
     Requests of a verb with fields add up until the worker looks; others replace one another.
+    A verb for `waiting` jobs is for those that wait for a GPU.
     """
 
     help: str
     answer: str
     fields: Mapping[str, Callable[[object], object]] = field(default_factory=dict)
     needs_field: bool = False
+    waiting: bool = False
 
 
 def _rate(value: object) -> float:
@@ -120,7 +125,20 @@ VERBS: Mapping[str, Verb] = {
         {"rows": _rows},
         needs_field=True,
     ),
+    "preempt": Verb(
+        "save and end after the current step to make way; in Slurm it is started again",
+        "asked {id} to save and make way after the current step",
+    ),
+    "share": Verb(
+        "start a job that waits for a GPU now, beside what is at work there",
+        "asked {id} to start now, beside what is at work on the GPU",
+        waiting=True,
+    ),
 }
+
+
+STOPS = ("stop", "stop_best")
+SYSTEM = "the system"
 
 
 def request(job: Job, verb: str, **fields: Any) -> str:
@@ -131,13 +149,46 @@ def request(job: Job, verb: str, **fields: Any) -> str:
     """
     checked = check(verb, fields)
     found = state(job)
+    if verb in STOPS and found.name in ("queued", "requeued"):
+        from finetui.jobs import slurm
+
+        if slurm.submission(job) is not None:
+            return slurm.cancel(job)
     if found.ended:
         raise UserError(f"there is nothing to {verb}: {found.sentence}.", job.id)
+    if VERBS[verb].waiting and (not found.waits or submission(job) is not None):
+        raise UserError(f"it waits for no GPU of a machine: {found.sentence}.", job.id)
     job.control.mkdir(mode=0o700, exist_ok=True)
     name = verb if not VERBS[verb].needs_field else f"{verb}-{time.time_ns()}-{os.getpid()}"
     note = {"verb": verb, "t": time.time(), "who": _user(), "fields": checked}
-    job.write_json(f"control/{name}.json", note)
+    _leave(job, name, note)
+    if found.waits and verb in STOPS:
+        return f"asked {job.id} to stop: it leaves the queue for the GPUs"
     return VERBS[verb].answer.format(id=job.id)
+
+
+def _leave(job: Job, name: str, note: Mapping[str, Any]) -> None:
+    """Publish a request. One that says nothing but its name needs no room on a full disk."""
+    try:
+        job.write_json(f"control/{name}.json", note)
+    except OSError as error:
+        if not is_full(error):
+            raise
+        if note["fields"]:
+            raise UserError("the disk is full.", str(job.path), "Make room first.") from error
+        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
+        os.close(os.open(job.control / f"{name}.json", flags, 0o600))
+
+
+def take(job: Job, verbs: Collection[str]) -> tuple[str, str] | None:
+    """Take one of these requests from a job that has no worker yet: (verb, who asked) or None."""
+    for name in _asked(job.control):
+        verb = _verb_of(name)
+        if verb in verbs:
+            note = read_json(job.control / name) or {}
+            (job.control / name).unlink(missing_ok=True)
+            return verb, clean(str(note.get("who") or "somebody"))
+    return None
 
 
 def check(verb: str, fields: Mapping[str, object]) -> Fields:
@@ -174,6 +225,10 @@ def kill(job: Job) -> str:
     proc = job.proc()
     if proc is None:
         raise UserError("the job has no process.", job.id)
+    if proc.backend == "slurm":
+        from finetui.jobs import slurm
+
+        return slurm.cancel(job, hard=True)
     if proc.host != procfs.host():
         raise UserError(f"the job runs on {proc.host}.", job.id, "Kill it there.")
     note = {"t": time.time(), "attempt": proc.attempt, "user": _user()}
@@ -199,7 +254,7 @@ class ControlInbox:
     """The worker's end: takes each request once.
 
     `beat` is called at every poll, `taken` with verb, fields and who asked for every verb that a
-    poll returns.
+    poll returns. While `lacks` says so, a poll returns "pause": the worker lacks room on the disk.
     """
 
     def __init__(
@@ -207,10 +262,12 @@ class ControlInbox:
         folder: Path,
         beat: Callable[[], None] = lambda: None,
         taken: Callable[[str, Fields, str], None] = lambda verb, fields, who: None,
+        lacks: Callable[[], bool] = lambda: False,
     ) -> None:
         self._folder = folder
         self._beat = beat
         self._taken = taken
+        self._lacks = lacks
         self._fields: dict[str, Fields] = {}
         self._kept: set[str] = set()
         self._terminated = False
@@ -221,7 +278,7 @@ class ControlInbox:
         verbs, self._kept = self._kept, set()
         if self._take_termination():
             verbs.add("stop")
-            self._taken("stop", {}, "the system")
+            self._taken("stop", {}, SYSTEM)
         for verb, note in self._notes():
             found = _checked(verb, note.get("fields"))
             if found is None:
@@ -230,6 +287,11 @@ class ControlInbox:
             self._fields[verb] = _added(kept, found)
             verbs.add(verb)
             self._taken(verb, found, str(note.get("who") or "somebody"))
+        if "preempt" in verbs:
+            verbs.add("stop")
+        if self._lacks() and "pause" not in verbs:
+            self._fields["pause"] = {}
+            verbs.add("pause")
         return verbs
 
     def _notes(self) -> list[tuple[str, Fields]]:
@@ -284,7 +346,7 @@ def _asked(folder: Path) -> list[str]:
     """The names of the request files."""
     try:
         with os.scandir(folder) as entries:
-            names = [entry.name for entry in entries]
+            names = [entry.name for entry in entries if entry.is_file()]
     except OSError:
         return []
     return [name for name in names if _verb_of(name) in VERBS]

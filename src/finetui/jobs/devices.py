@@ -7,7 +7,7 @@ figure is None, and `problem` says in words why there is no GPU to see.
 import contextlib
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -191,13 +191,34 @@ def training_gpu(sample: DeviceSample, environ: Mapping[str, str] = os.environ) 
 
     None where it shows none, or names one that is not there.
     """
+    gpus = visible_gpus(sample, environ)
+    return gpus[0] if gpus and gpus[0] in sample.gpus else None
+
+
+def visible_gpus(sample: DeviceSample, environ: Mapping[str, str] = os.environ) -> tuple[Gpu, ...]:
+    """The GPUs that CUDA_VISIBLE_DEVICES shows a run, in its order; all where it says nothing.
+
+    As in CUDA, the list ends at the first name of none. A slice of a GPU (MIG) comes with its
+    name as uuid and the index -1, for NVML lists whole GPUs.
+    """
     visible = environ.get("CUDA_VISIBLE_DEVICES")
     if visible is None:
-        return sample.gpus[0] if sample.gpus else None
-    first = visible.split(",")[0].strip()
+        return sample.gpus
+    found: list[Gpu] = []
+    for name in visible.split(","):
+        gpu = _named(sample, name.strip())
+        if gpu is None or gpu in found:
+            break
+        found.append(gpu)
+    return tuple(found)
+
+
+def _named(sample: DeviceSample, name: str) -> Gpu | None:
+    if name.startswith("MIG-"):
+        return replace(_silent_gpu(-1, ""), name="MIG slice", uuid=name) if sample.gpus else None
     for gpu in sample.gpus:
-        named = first.startswith("GPU-") and (gpu.uuid or "").startswith(first)
-        if named or first == str(gpu.index):
+        named = name.startswith("GPU-") and (gpu.uuid or "").startswith(name)
+        if named or name == str(gpu.index):
             return gpu
     return None
 

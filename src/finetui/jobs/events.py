@@ -10,24 +10,31 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import msgspec
 
+from finetui.errors import BROKEN
 from finetui.jobs.folder import Job, attempt_of
+from finetui.jobs.scrubbing import Scrubber
 from finetui.jobs.tail import LineTail
 
 SYNC_S = 1.0
+# A run pauses when its events find no room, so hardly more than one step's wait here.
+_KEPT_BYTES = 4 << 20
+# The kind of an event stands behind its time.
+_KIND_WITHIN = 64
 
 Event = dict[str, Any]
 
 
 class EventWriter:
-    """The one writer of one attempt's event file. Never raises for a full disk: training goes on.
+    """The one writer of one attempt's event file. Never raises for a full disk.
 
-    `lost` counts events that could not be written; the next one that can is preceded by a
-    warning with that number.
+    Events that find no room wait in memory, `waiting` bytes of them, and are written before the
+    next one. `lost` counts those for which even that was too much; a warning tells the number.
     """
 
     def __init__(
@@ -42,31 +49,33 @@ class EventWriter:
         self._torn = _ends_torn(self._file)
         self._notice = notice
         self._clock = clock
+        self._scrubber = Scrubber()
         self._lock = threading.Lock()
         self._dirty = threading.Event()
         self._closed = threading.Event()
+        self._kept: deque[bytes] = deque()
         self._untold = 0
+        self.waiting = 0
         self.lost = 0
         self._syncer = threading.Thread(target=self._sync_loop, name="event-sync", daemon=True)
         self._syncer.start()
 
     def write(self, kind: str, **fields: Any) -> bool:
         """Append one event and return True when the kernel has all of it."""
-        event = {"t": round(self._clock(), 3), "kind": kind, **fields}
+        event = {"t": round(self._clock(), 3), "kind": kind, **self._scrubber.texts(fields)}
         line = encode(event)
         with self._lock:
-            if self._untold:
-                text = f"{self._untold} events could not be written"
-                told = {"t": event["t"], "kind": "warning", "text": text}
-                if self._append(encode(told)):
-                    self._untold = 0
-            written = self._append(line)
+            written = self._append_kept() and self._append(line)
             if not written:
-                self.lost += 1
-                self._untold += 1
+                self._keep(line)
         if self._notice is not None:
             self._notice(kind, fields)
         return written
+
+    def flush(self) -> bool:
+        """Write what waits; True when nothing waits any more."""
+        with self._lock:
+            return self._append_kept()
 
     def sync(self) -> None:
         """Make everything written so far survive a power cut."""
@@ -79,10 +88,33 @@ class EventWriter:
         if self._closed.is_set():
             return
         self._closed.set()
+        self.flush()
         self._syncer.join(timeout=2 * SYNC_S)
         self.sync()
         if not self._syncer.is_alive():
             os.close(self._file)
+
+    def _keep(self, line: bytes) -> None:
+        if self.waiting + len(line) > _KEPT_BYTES:
+            self.lost += 1
+            self._untold += 1
+            return
+        self._kept.append(line)
+        self.waiting += len(line)
+
+    def _append_kept(self) -> bool:
+        """Write the lines that found no room, oldest first."""
+        while self._kept:
+            if not self._append(self._kept[0]):
+                return False
+            self.waiting -= len(self._kept.popleft())
+        if self._untold:
+            text = f"{self._untold} events could not be written"
+            told = {"t": round(self._clock(), 3), "kind": "warning", "text": text}
+            if not self._append(encode(told)):
+                return False
+            self._untold = 0
+        return True
 
     def _append(self, line: bytes) -> bool:
         # A disk that fills up takes a part of a line: the next line must not be glued to it.
@@ -133,6 +165,18 @@ class EventTail:
         return events
 
 
+def of_kind(job: Job, kind: str) -> Iterator[Event]:
+    """All events of one kind, oldest first, each with its "attempt"; the others cost little."""
+    mark = b'"kind":"%s"' % kind.encode()
+    for path in job.events_files():
+        tail = LineTail(path)
+        while lines := tail.read():
+            for line in lines:
+                event = _decode(line) if mark in line[:_KIND_WITHIN] else None
+                if event is not None and event["kind"] == kind:
+                    yield event | {"attempt": attempt_of(path)}
+
+
 def encode(event: Mapping[str, Any]) -> bytes:
     """Return one event as a JSON line, with "nonfinite" naming what became null."""
     bad: list[str] = []
@@ -176,7 +220,7 @@ def _without_surrogates(value: Any) -> Any:
 def _decode(line: bytes) -> Event | None:
     try:
         event = msgspec.json.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except BROKEN:
         return None
     if isinstance(event, dict) and isinstance(event.get("kind"), str):
         return event

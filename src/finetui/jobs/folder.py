@@ -2,8 +2,11 @@
 
 spec.toml manifest.json         frozen when the job is made, no secrets
 proc.json exit.json             written by the supervisor
+queue.json                      what it waits for, while it waits for a GPU
 outcome.json heartbeat          written by the worker
 events-a<N>.jsonl log-a<N>.txt  one of each an attempt
+stack-a<N>.txt                  where its processes stood, when somebody asked
+waiting.json ballast            what a paused run waits for, and room kept for its last word
 worker.lock supervisor.lock launch.lock
 control/                        requests to the worker
 adapter/ or model/              the result
@@ -21,12 +24,13 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from finetui.errors import UserError
-from finetui.workspace import write_atomic
+from finetui.errors import BROKEN, UserError
+from finetui.workspace import refuse_unsafe, write_atomic
 
 KINDS = (*("train", "generate", "prepare", "evaluate", "export", "rehearse", "tokenloss", "fetch"),)
 
 _SLUG_LIMIT = 40
+_MANY_DIGITS = re.compile(rb"\d{19}")
 _ATTEMPT = re.compile(r"-a(\d+)\.\w+$")
 
 
@@ -38,7 +42,11 @@ class Process(msgspec.Struct, frozen=True):
 
 
 class ProcRecord(msgspec.Struct, frozen=True):
-    """proc.json: who works in the folder. `t` is the unix time of the start."""
+    """proc.json: who works in the folder. `t` is the unix time of the start.
+
+    `gpus` are the UUIDs of the GPUs that it was given, in the order of its ranks; none where it
+    takes what it finds.
+    """
 
     boot_id: str
     host: str
@@ -47,13 +55,15 @@ class ProcRecord(msgspec.Struct, frozen=True):
     attempt: int
     t: float
     backend: str = "local"
+    gpus: tuple[str, ...] = ()
 
 
 class ExitRecord(msgspec.Struct, frozen=True):
     """exit.json: how the worker's process ended, as its supervisor saw it.
 
     `signal` is None after an ordinary exit. The counters are rises during the run; None when
-    the kernel does not tell. `orphans` counts left-over child processes that were ended.
+    the kernel does not tell. `orphans` counts left-over child processes that were ended. `peak_rss`
+    is the most main memory that the worker held at once, in bytes; 0 where it is not known.
     """
 
     attempt: int
@@ -65,6 +75,7 @@ class ExitRecord(msgspec.Struct, frozen=True):
     orphans: int = 0
     stop_asked: bool = False
     error: str = ""
+    peak_rss: int = 0
 
 
 _Record = TypeVar("_Record", ProcRecord, ExitRecord)
@@ -104,7 +115,7 @@ class Job:
     def created(self) -> float:
         """Unix time of `create`; the folder's own time where the manifest does not say."""
         value = self.manifest().get("created")
-        if isinstance(value, int | float):
+        if isinstance(value, int | float) and abs(value) < 1e15:
             return float(value)
         try:
             return self.path.stat().st_mtime
@@ -169,10 +180,19 @@ class Job:
         path = self.path / "spec.toml"
         try:
             return tomli.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, *BROKEN) as error:
             raise UserError(
                 f"the job's spec cannot be read ({error}).", str(path), "Start a new job."
             ) from error
+
+    def recipe(self) -> dict[str, dict[str, Any]]:
+        """Return the tables of the recipe in the spec; what is no table is left out.
+
+        Raises UserError when the spec is missing or broken.
+        """
+        found = self.spec().get("recipe")
+        tables = found if isinstance(found, dict) else {}
+        return {name: table for name, table in tables.items() if isinstance(table, dict)}
 
     def manifest(self) -> dict[str, Any]:
         """Return manifest.json, {} when it cannot be read."""
@@ -201,7 +221,9 @@ class Job:
             path = self.path / f"{name}.json"
             record = read_json(path)
             if record is not None:
-                path.replace(self.path / f"{name}-a{record.get('attempt', 0)}.json")
+                number = record.get("attempt")
+                kept = number if isinstance(number, int) else 0
+                path.replace(self.path / f"{name}-a{kept}.json")
 
     def write_json(self, name: str, value: object) -> None:
         """Publish one JSON file of the folder, whole or not at all."""
@@ -219,7 +241,7 @@ def create(
 
     `spec` and `manifest` are plain values; keys and passwords are taken out of both, and the
     manifest gains machine, versions and git state. Raises UserError for an unknown kind and
-    when the folder cannot be written.
+    when the folder cannot be written or others could write there.
     """
     from finetui.jobs.manifest import surroundings
 
@@ -230,6 +252,8 @@ def create(
     facts = {"created": now, "kind": kind, **surroundings(jobs.parent), **manifest}
     try:
         jobs.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in (jobs.parent, jobs):
+            refuse_unsafe(folder)
         draft = Path(tempfile.mkdtemp(prefix=".new-", dir=jobs))
         try:
             return _fill_and_name(draft, _job_name(now, kind, slug), spec, facts)
@@ -250,12 +274,16 @@ def list_jobs(jobs_dir: Path | str) -> list[Job]:
         entries = [Path(entry.path) for entry in os.scandir(jobs_dir) if entry.is_dir()]
     except OSError:
         return []
-    jobs = [
-        Job(path)
-        for path in entries
-        if not path.name.startswith(".") and (path / "spec.toml").is_file()
-    ]
+    jobs = [Job(path) for path in entries if not path.name.startswith(".") and _has_spec(path)]
     return sorted(jobs, key=lambda job: (job.created, job.id), reverse=True)
+
+
+def _has_spec(path: Path) -> bool:
+    """Whether a folder is a job's; one that may not be looked into hides no other."""
+    try:
+        return (path / "spec.toml").is_file()
+    except PermissionError:
+        return False
 
 
 def find_job(jobs_dir: Path | str, text: str, kind: str = "") -> Job:
@@ -286,18 +314,32 @@ def attempt_of(path: Path) -> int:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """Return a JSON object from a file, None when it is missing or is not one."""
+    """Return a JSON object from a file, None when it is missing or is not one.
+
+    Whole numbers that no float and no machine word holds become None: nobody counts that far.
+    """
     try:
-        value = msgspec.json.decode(path.read_bytes())
-    except (OSError, ValueError):
+        data = path.read_bytes()
+        value = msgspec.json.decode(data)
+        if _MANY_DIGITS.search(data):
+            value = _countable(value)
+    except (OSError, *BROKEN):
         return None
     return value if isinstance(value, dict) else None
+
+
+def _countable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _countable(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_countable(item) for item in value]
+    return None if isinstance(value, int) and abs(value) >= 2**63 else value
 
 
 def _read_record(path: Path, kind: type[_Record]) -> _Record | None:
     try:
         return msgspec.json.decode(path.read_bytes(), type=kind)
-    except (OSError, ValueError):
+    except (OSError, *BROKEN):
         return None
 
 

@@ -4,6 +4,7 @@ It is written by the thread that does the work, not beside it, so a run that han
 although its process lives.
 """
 
+import contextlib
 import os
 import time
 from collections import deque
@@ -48,7 +49,9 @@ class Heart:
     def beat(self) -> None:
         """Say "alive" (about a microsecond)."""
         words = f"{self._clock():.3f} {self._attempt} {self.phase} {self.step} {self.limit:.1f}"
-        os.pwrite(self._file, words.ljust(_SIZE - 1).encode()[: _SIZE - 1] + b"\n", 0)
+        # Where every write takes new blocks (btrfs, zfs) a full disk refuses even this one.
+        with contextlib.suppress(OSError):
+            os.pwrite(self._file, words.ljust(_SIZE - 1).encode()[: _SIZE - 1] + b"\n", 0)
 
     def stage(self) -> None:
         """A new stage without step edges began."""

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from finetui.display import span
+from finetui.errors import BROKEN
 from finetui.jobs.events import Event
 from finetui.jobs.series import SeriesBuilder
 from finetui.jobs.snapshot import (
@@ -26,6 +27,7 @@ from finetui.jobs.snapshot import (
     EventLine,
     Guard,
     Progress,
+    Rank,
     Rows,
     Sample,
     Score,
@@ -33,6 +35,8 @@ from finetui.jobs.snapshot import (
 
 _LINES = 1000
 _SAMPLES = 1000
+_RANKS = 4096
+_LISTS = ("lines", "scores", "samples", "guards", "controls", "checkpoints", "ranks")
 _PACE_STEPS = 50
 _STEP_MARK = b'"kind":"step"'
 _STEP_MARK_WITHIN = 64
@@ -53,8 +57,20 @@ _NUMBER_NAMES = {
     "tokens_per_s": "token rate",
 }
 _ONLY_TOLD = ("", "warn")
+# No float holds a whole number of hundreds of digits.
+_HUGE = 10**300
 
 _Item = TypeVar("_Item")
+
+
+class RankFields(msgspec.Struct, gc=False):
+    """What a step event says of one process of several."""
+
+    rank: int = 0
+    host: str = ""
+    gpu: str | int | None = None
+    memory_bytes: float | None = None
+    memory_peak_bytes: float | None = None
 
 
 class StepEvent(msgspec.Struct, gc=False):
@@ -76,12 +92,13 @@ class StepEvent(msgspec.Struct, gc=False):
     total_steps: float | None = None
     nonfinite: list[str] | None = None
     figures: dict[str, float | None] | None = None
+    ranks: list[RankFields] | None = None
 
 
 _NUMBERS = tuple(
     name
     for name in StepEvent.__struct_fields__
-    if name not in ("t", "step", "nonfinite", "figures")
+    if name not in ("t", "step", "nonfinite", "figures", "ranks")
 )
 _STEP = msgspec.json.Decoder(StepEvent)
 _STEPS = msgspec.json.Decoder(list[StepEvent])
@@ -107,6 +124,7 @@ class Ledger:
     guards: list[Guard] = field(default_factory=list)
     controls: list[Control] = field(default_factory=list)
     checkpoints: list[Checkpoint] = field(default_factory=list)
+    ranks: list[Rank] = field(default_factory=list)
     spans: dict[int, tuple[float, float]] = field(default_factory=dict)
     pace: list[float] = field(default_factory=list)
     last_step: tuple[int, float] | None = None
@@ -138,14 +156,14 @@ class History:
     def take(self, line: bytes, attempt: int) -> bool:
         """Fold one line of an event file in; False when it is no event."""
         if _is_step(line):
-            with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
+            with contextlib.suppress(*BROKEN):
                 event = _STEP.decode(line)
                 self._begin(event.t, attempt)
                 self._on_step_event(event)
                 return True
         try:
             found = _ANY.decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except BROKEN:
             return False
         if not isinstance(found, dict) or not isinstance(found.get("kind"), str):
             return False
@@ -174,7 +192,7 @@ class History:
         known["progress"] = ledger.progress
         known["figures"] = dict(ledger.own_figures)
         known["eval_figures"] = dict(ledger.eval_figures)
-        for name in ("lines", "scores", "samples", "guards", "controls", "checkpoints"):
+        for name in _LISTS:
             known["events" if name == "lines" else name] = tuple(getattr(ledger, name))
         return known
 
@@ -244,6 +262,7 @@ class History:
                 figures={str(k): _number(v) for k, v in own.items()}
                 if isinstance(own, dict)
                 else {},
+                ranks=_ranks(event.get("ranks")),
                 **{name: _number(event.get(name)) for name in _NUMBERS},
             )
         )
@@ -270,7 +289,7 @@ class History:
         """Fold many step events in at once, five times as fast; False where any is special."""
         try:
             events = _STEPS.decode(b"[" + b",".join(lines) + b"]")
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except BROKEN:
             return False
         if len(events) != len(lines) or not self._all_plain(events, attempt):
             return False
@@ -323,6 +342,8 @@ class History:
             ledger.figures["epoch"] = event.epoch
         if event.total_steps is not None:
             ledger.figures["total_steps"] = int(event.total_steps)
+        if event.ranks is not None:
+            ledger.ranks = [_rank(one) for one in event.ranks[:_RANKS]]
 
     def _note_pace(self, t: float, step: int) -> None:
         ledger = self.ledger
@@ -385,6 +406,39 @@ class History:
         self.ledger.progress = None
         total = _number(event.get("total_steps"))
         self._say(t, "info", f"training began: {total:,.0f} steps" if total else "started")
+
+    def _on_resume(self, t: float, event: Event) -> None:
+        """The attempt goes on from a checkpoint: what was made past it is made again.
+
+        Without one everything is, also what was measured before the first step.
+        """
+        step, ledger = _whole(event.get("step")), self.ledger
+        kept = step if event.get("path") else -1
+        for curve in self.curves.values():
+            curve.rewind(kept)
+        ledger.samples = [one for one in ledger.samples if one.step <= kept]
+        ledger.guards = [one for one in ledger.guards if one.step <= kept]
+        ledger.checkpoints = [one for one in ledger.checkpoints if one.step <= kept]
+        ledger.figures["step"] = step
+        self._find_best()
+        tokens, trained = _number(event.get("tokens")), _number(event.get("trained_tokens"))
+        ledger.counted = (tokens or 0.0, trained or 0.0)
+        self._keep(event, "total_steps")
+        self._say(t, "info", str(event.get("text") or f"goes on from step {step}"), step)
+
+    def _find_best(self) -> None:
+        """The newest and the best eval loss of those that still count."""
+        losses, figures = self.curves["eval_loss"].view(), self.ledger.figures
+        known = [(losses.value(at), int(losses.step(at))) for at in range(len(losses))]
+        if not known:
+            figures.pop("eval_loss", None)
+        else:
+            figures["eval_loss"] = known[-1][0]
+        found = [one for one in known if math.isfinite(one[0])]
+        figures.pop("best_eval_loss", None)
+        figures.pop("best_eval_step", None)
+        if found:
+            figures["best_eval_loss"], figures["best_eval_step"] = min(found)
 
     def _on_stage(self, t: float, event: Event) -> None:
         self.ledger.figures["stage"] = str(event.get("text", ""))
@@ -463,7 +517,8 @@ class History:
         control = Control(t, step, verb, dict(fields) if isinstance(fields, dict) else {}, who,
                           text)  # fmt: skip
         _append(self.ledger.controls, control)
-        self._say(t, "info", text + (f" ({who})" if who else ""), step)
+        known = not who or f"asked by {who}" in text
+        self._say(t, "info", text if known else f"{text} ({who})", step)
 
     def _on_checkpoint(self, t: float, event: Event) -> None:
         step = _whole(event.get("step"))
@@ -513,11 +568,31 @@ def _is_step(line: bytes) -> bool:
     return _STEP_MARK in line[:_STEP_MARK_WITHIN]
 
 
+def _ranks(value: Any) -> list[RankFields] | None:
+    """The ranks of an event of wrong types, None where they are among those."""
+    try:
+        return msgspec.convert(value, list[RankFields] | None)
+    except BROKEN:
+        return None
+
+
+def _rank(found: RankFields) -> Rank:
+    gpu = "" if found.gpu is None else str(found.gpu)
+    return Rank(found.rank, found.host, gpu, _bytes(found.memory_bytes),
+                _bytes(found.memory_peak_bytes))  # fmt: skip
+
+
+def _bytes(value: float | None) -> int | None:
+    return int(value) if value is not None and math.isfinite(value) else None
+
+
 def _number(value: Any) -> float | None:
     """Return a number of an event as float, None for anything else (a bool too)."""
     if type(value) is float:
         return value
-    return float(value) if type(value) is int else None
+    if type(value) is not int:
+        return None
+    return float(value) if abs(value) < _HUGE else None
 
 
 def _whole(value: Any) -> int:

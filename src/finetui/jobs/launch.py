@@ -13,10 +13,12 @@ import time
 from collections.abc import Sequence
 
 from finetui.errors import UserError
-from finetui.jobs import control, locks, procfs
+from finetui.jobs import control, locks, procfs, queued, room, slurm
+from finetui.jobs.engine_command import engine_command
 from finetui.jobs.folder import Job
 from finetui.jobs.liveness import recorded_end, state
 from finetui.jobs.logs import tail
+from finetui.workspace import refuse_unsafe
 
 START_LIMIT_S = 30.0
 SETTLE_S = 5.0
@@ -31,31 +33,37 @@ def launch(
     *,
     takeover: bool = False,
     settle_s: float = SETTLE_S,
+    share: bool = False,
 ) -> int:
-    """Start the next attempt of a job and return its number, once its worker is there.
+    """Start the next attempt of a job; returns its number once its worker is there or it waits.
 
-    The default command is the engine on the folder. Waits for proc.json, then up to `settle_s`
-    for the worker to take its lock, so that a worker which dies at once is an error here, with
-    the end of its log. `takeover` starts also where the state is unknown: fencing keeps the other
-    worker from publishing. Raises UserError, among others when the job runs already.
+    The default command is the engine on the folder. Where its GPUs are taken the job is queued: its
+    supervisor starts the worker when they are free, or at once with `share`, beside whoever has
+    them. Else waits for proc.json, then up to `settle_s` for the worker to take its lock, so that
+    a worker which dies at once is an error here, with the end of its log. `takeover` starts also
+    where the state is unknown: fencing keeps the other worker from publishing. Raises UserError,
+    among others when the job runs already.
     """
+    if job.path.is_dir():
+        refuse_unsafe(job.path)  # its spec says what is run with our rights
+    if not takeover:
+        slurm.refuse_if_waiting(job)
     held = locks.hold(job.launch_lock)
     if held is None:
         raise UserError("the job is being started already.", job.id)
     try:
         _refuse_if_busy(job, takeover)
+        room.require(job.path, 0, "a start")
         attempt = job.next_attempt()
         control.clear(job)
-        process = _start_supervisor(job, attempt, command or _engine(job))
-        _wait_for_proc(job, attempt, process)
+        queued.clear(job)
+        process = _start_supervisor(job, attempt, command or engine_command(job), share)
+        waits = _wait_for_proc(job, attempt, process)
     finally:
         os.close(held)
-    _wait_for_life(job, attempt, settle_s)
+    if not waits:
+        _wait_for_life(job, attempt, settle_s)
     return attempt
-
-
-def _engine(job: Job) -> list[str]:
-    return [sys.executable, "-P", "-m", "finetui.engine", str(job.path)]
 
 
 def _refuse_if_busy(job: Job, takeover: bool) -> None:
@@ -78,10 +86,13 @@ def _refuse_if_busy(job: Job, takeover: bool) -> None:
     )
 
 
-def _start_supervisor(job: Job, attempt: int, command: Sequence[str]) -> "subprocess.Popen[bytes]":
+def _start_supervisor(
+    job: Job, attempt: int, command: Sequence[str], share: bool
+) -> "subprocess.Popen[bytes]":
     # -P: a file in the working folder must not be imported instead of a module of the same name.
     supervisor = [sys.executable, "-P", "-m", "finetui.jobs.supervisor"]
-    arguments = [str(job.path), "--attempt", str(attempt), "--", *command]
+    options = ["--share"] if share else []
+    arguments = [str(job.path), "--attempt", str(attempt), *options, "--", *command]
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
     log = os.open(job.log_path(attempt), flags, 0o600)
     try:
@@ -102,13 +113,19 @@ def _start_supervisor(job: Job, attempt: int, command: Sequence[str]) -> "subpro
     return process
 
 
-def _wait_for_proc(job: Job, attempt: int, process: "subprocess.Popen[bytes]") -> None:
+def _wait_for_proc(job: Job, attempt: int, process: "subprocess.Popen[bytes]") -> bool:
+    """Wait for the worker's proc.json; returns True when the job waits for its GPUs instead."""
     deadline = time.monotonic() + START_LIMIT_S
     while True:
         gone = process.poll() is not None
         proc = job.proc()
         if proc is not None and proc.attempt == attempt:
-            return
+            return False
+        record = queued.newest(job, proc)
+        if record is not None and record.attempt == attempt:
+            return True
+        if gone and (job.outcome() or {}).get("attempt") == attempt:
+            return True  # told to stop before it had a worker
         if gone:
             raise _died(job, attempt, "the job could not be started.")
         if time.monotonic() > deadline:

@@ -7,33 +7,41 @@
     worker lock held, heartbeat old       stalled: say so, kill nothing
     worker lock free, other boot          interrupted by a restart of the machine
     worker lock free, nobody alive        interrupted: worker and supervisor were both killed
+    queue.json, supervisor lock held      queued: it waits for a GPU
+    slurm.json                            what the heartbeat and Slurm say: see slurm_state
 
 Records count for the newest attempt only.
 """
 
-import signal
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from finetui.display import span
-from finetui.jobs import heartbeat, locks, procfs
-from finetui.jobs.folder import ExitRecord, Job, ProcRecord, read_json
+from finetui.jobs import deaths, heartbeat, locks, procfs, queued, room
+from finetui.jobs.folder import Job, ProcRecord
+from finetui.jobs.queued import QueueRecord
 
 _ENDED = frozenset({"finished", "stopped", "preempted", "failed", "interrupted"})
 # A supervisor takes a second to write proc.json; a launcher may have died meanwhile.
 _START_S = 30.0
+_SILENT_WAIT_S = 60.0
 OUTCOMES = ("finished", "stopped", "preempted", "failed")
 
 
 @dataclass(frozen=True)
 class JobState:
-    """A state's name, a sentence for people (no full stop), and since when (unix time)."""
+    """A state's name, a sentence for people (no full stop), and since when (unix time).
+
+    ``waits`` is true for a job whose supervisor waits for GPUs: queued, but started.
+    """
 
     name: str
     sentence: str
     since: float | None = None
+    waits: bool = False
 
     @property
     def ended(self) -> bool:
@@ -49,13 +57,37 @@ class JobState:
 def state(job: Job, clock: Callable[[], float] = time.time) -> JobState:
     """Derive a job's state from its files and, on the same machine, from its processes."""
     found = recorded_end(job)
+    if found is None or found.name in ("preempted", "failed"):
+        found = _in_slurm(job, found, clock) or found
     if found is not None:
         return found
+    if hidden := _hidden(job):
+        return JobState("unknown", f"your permissions do not let you read its {hidden}")
     found = _by_processes(job, job.proc(), clock)
     if found.name == "interrupted":
         # The last word may have been written between the two looks.
         return recorded_end(job) or found
     return found
+
+
+def _in_slurm(job: Job, found: JobState | None, clock: Callable[[], float]) -> JobState | None:
+    """The state of a job that Slurm has; what ended there may be waiting for its next turn."""
+    if not os.path.exists(job.path / "slurm.json"):
+        return None
+    from finetui.jobs.slurm_note import submission
+    from finetui.jobs.slurm_state import slurm_state, starts_again
+
+    noted = submission(job)
+    if found is not None and found.name == "failed" and not starts_again(job):
+        return None
+    return slurm_state(job, noted, found, clock) if noted is not None else None
+
+
+def _hidden(job: Job) -> str:
+    """The record of another person's job that may not be read, which is no evidence then."""
+    records = ("outcome.json", "exit.json", "proc.json", job.worker_lock.name)
+    there = (name for name in records if os.access(job.path / name, os.F_OK))
+    return next((name for name in there if not os.access(job.path / name, os.R_OK)), "")
 
 
 def recorded_end(job: Job) -> JobState | None:
@@ -69,13 +101,15 @@ def recorded_end(job: Job) -> JobState | None:
             return _from_outcome(outcome)
     ended = job.exit()
     if ended is not None and ended.attempt >= attempt:
-        return JobState("failed", _exit_sentence(job, ended), ended.t)
+        return JobState("failed", deaths.exit_sentence(job, ended), ended.t)
     return None
 
 
 def _by_processes(job: Job, proc: ProcRecord | None, clock: Callable[[], float]) -> JobState:
     if locks.is_held(job.launch_lock):
         return JobState("starting", "being started")
+    if (record := queued.newest(job, proc)) is not None:
+        return _in_the_queue(job, record)
     if proc is None:
         return _without_proc(job, clock)
     if proc.host != procfs.host():
@@ -87,6 +121,24 @@ def _by_processes(job: Job, proc: ProcRecord | None, clock: Callable[[], float])
         text = "this file system cannot tell whether the worker lives"
         return JobState("unknown", text, proc.t)
     return _lock_is_free(proc)
+
+
+def _in_the_queue(job: Job, record: QueueRecord) -> JobState:
+    """A job whose newest attempt waits for GPUs, or did when its supervisor died."""
+    if not queued.is_here(record):
+        sentence = f"on {record.host} it {record.sentence}"
+        if queued.silence(job) < _SILENT_WAIT_S:
+            return JobState("queued", sentence, record.t, waits=True)
+        last = f"; last sign of life {span(queued.silence(job))} ago"
+        return JobState("unknown", sentence + last, record.t)
+    held = locks.is_held(job.supervisor_lock)
+    if held is None:
+        text = "this file system cannot tell whether it still waits for a GPU"
+        return JobState("unknown", text, record.t)
+    if held:
+        return JobState("queued", record.sentence, record.t, waits=True)
+    text = "its supervisor was killed while it waited for a GPU; it never started"
+    return JobState("interrupted", text, record.t)
 
 
 def _without_proc(job: Job, clock: Callable[[], float]) -> JobState:
@@ -117,14 +169,15 @@ def _by_heartbeat(job: Job, proc: ProcRecord | None, clock: Callable[[], float])
     silence = clock() - beat.t
     if silence > beat.limit:
         text = (
-            f"no sign of life for {span(silence)} at step {beat.step}; "
-            "the process still exists and was left alone"
+            f"no sign of life for {span(silence)} at step {beat.step}; the process still exists "
+            f"and was left alone; where it stands: finetui stack {job.id}"
         )
         return JobState("stalled", text, beat.t)
     step = f"at step {beat.step}" if beat.step else "at work"
+    wanted = room.waited_for(job, beat.attempt) if beat.phase == "paused" else ""
     sentence = {
         "starting": "the worker is getting ready",
-        "paused": f"paused {step}",
+        "paused": f"paused {step}{': ' + wanted if wanted else ''}",
     }.get(beat.phase, step)
     return JobState(beat.phase, sentence, since)
 
@@ -156,34 +209,3 @@ _OUTCOME_SENTENCES = {
     "preempted": "told to end by the system, saved",
     "failed": "failed",
 }
-
-
-def _exit_sentence(job: Job, ended: ExitRecord) -> str:
-    if ended.error:
-        return f"the worker could not be started: {ended.error}"
-    if ended.signal is None:
-        return f"the worker ended with code {ended.rc} and left no outcome; the log may say why"
-    killed = read_json(job.path / "killed.json")
-    if killed is not None and killed.get("attempt") == ended.attempt:
-        return f"killed on request of {killed.get('user')}"
-    sentence = f"killed by signal {ended.signal}{_signal_name(ended.signal)}"
-    if ended.signal == signal.SIGKILL:
-        sentence += f"; {_memory_evidence(ended)}"
-    return sentence
-
-
-def _memory_evidence(ended: ExitRecord) -> str:
-    if ended.cgroup_oom_kills:
-        return f"its memory limit (cgroup) was hit {ended.cgroup_oom_kills} times meanwhile"
-    if ended.oom_kills:
-        return f"the kernel's out-of-memory counter rose by {ended.oom_kills} meanwhile"
-    if ended.oom_kills is None:
-        return "whether memory ran out is not known"
-    return "the kernel's out-of-memory counter did not rise"
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return f" ({signal.Signals(number).name})"
-    except ValueError:
-        return ""

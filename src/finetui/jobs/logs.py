@@ -4,9 +4,14 @@ The lines are plain, not safe: they hold whatever the program printed otherwise,
 through `display` before they reach a terminal.
 """
 
+import io
 import os
 import re
+import sys
 from pathlib import Path
+from typing import Any
+
+from finetui.jobs.room import FULL
 
 _TAIL_BYTES = 64 << 10
 _SEQUENCES = re.compile(
@@ -43,3 +48,24 @@ def plain(line: str) -> str:
     for piece in _SEQUENCES.sub("", line).split("\r"):
         shown = piece + shown[len(piece) :]
     return shown
+
+
+class _Forgiving(io.FileIO):
+    """A log that lets lines go which find no room on the disk."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            return memoryview(data).nbytes
+
+
+def forgive_full_disk() -> None:
+    """From now on a full disk costs lines of this process's log, and no `print` fails for it."""
+    for name, descriptor in (("stdout", 1), ("stderr", 2)):
+        getattr(sys, name).flush()
+        raw = io.BufferedWriter(_Forgiving(descriptor, "w", closefd=False))
+        stream = io.TextIOWrapper(raw, "utf-8", "backslashreplace", line_buffering=True)
+        setattr(sys, name, stream)

@@ -34,6 +34,34 @@ def is_alive(pid: int, start: int) -> bool:
     return pid > 0 and start_time(pid) == start
 
 
+def parent(pid: int) -> int | None:
+    """Return the process number of a process's parent, None when it is gone."""
+    stat = _text(PROC / str(pid) / "stat")
+    fields = stat[stat.rfind(")") + 2 :].split()
+    return int(fields[1]) if len(fields) > 1 else None
+
+
+def process_state(pid: int) -> str:
+    """Return the letter of a process's state (R, S, D, T, ...), "" when it is gone."""
+    stat = _text(PROC / str(pid) / "stat")
+    return stat[stat.rfind(")") + 2 :][:1]
+
+
+def waits_in(pid: int) -> str:
+    """Return the kernel's function that a process waits in, "" when it runs or is not told."""
+    name = _text(PROC / str(pid) / "wchan").strip()
+    return name if name != "0" else ""
+
+
+def catches(pid: int, number: int) -> bool:
+    """Tell whether a process has a handler for a signal: without one it may end the process."""
+    for line in _text(PROC / str(pid) / "status").splitlines():
+        name, _, mask = line.partition(":")
+        if name == "SigCgt":
+            return bool(int(mask, 16) >> (number - 1) & 1)
+    return False
+
+
 def children(pid: int) -> list[int]:
     """Return the process numbers of a process's children, zombies included."""
     return [int(word) for word in _text(PROC / f"{pid}/task/{pid}/children").split()]

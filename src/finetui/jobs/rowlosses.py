@@ -28,6 +28,7 @@ _STEP = struct.Struct("<I")
 _STEP_AT = 8
 _WORDS = _RECORD.size // 8
 _SKIPPED = 1
+_KEPT_BYTES = 8 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,10 @@ class Stubborn:
 
 
 class RowLossWriter:
-    """The one writer of an attempt's file. Never raises for a full disk: training goes on."""
+    """The one writer of an attempt's file. Never raises for a full disk.
+
+    Records that find no room wait in memory, up to some megabytes, and go before the next ones.
+    """
 
     def __init__(self, job: Job, attempt: int) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
@@ -88,22 +92,18 @@ class RowLossWriter:
         )
 
     def close(self) -> None:
+        self._append(b"")
         os.close(self._file)
 
     def _append(self, data: bytes) -> bool:
-        # A disk that fills up takes a part: the rest goes first, or all that follows is displaced.
-        whole = self._rest + data
+        if len(self._rest) + len(data) <= _KEPT_BYTES:
+            self._rest += data
         try:
-            count = os.write(self._file, whole)
+            # A disk that fills up takes a part: the rest goes first, or all is displaced.
+            self._rest = self._rest[os.write(self._file, self._rest) :]
         except OSError:
             return False
-        if count < len(self._rest):
-            self._rest = self._rest[count:]
-            return False
-        started = (count - len(self._rest)) % _RECORD.size
-        kept = count if not started else count + _RECORD.size - started
-        self._rest = whole[count:kept]
-        return count == len(whole)
+        return not self._rest
 
 
 class RowLosses:
@@ -115,7 +115,7 @@ class RowLosses:
     @property
     def last_step(self) -> int | None:
         """The newest step that was recorded, None where nothing was."""
-        steps = [_step(view, _count(view) - 1) for view in self._views() if _count(view)]
+        steps = [_step(view, count - 1) for view, count in self._views() if count]
         return steps[-1] if steps else None
 
     def rows_at(self, step: int) -> list[RowLoss]:
@@ -128,34 +128,43 @@ class RowLosses:
         A step that a later attempt made again counts as that attempt made it.
         """
         found: dict[int, list[RowLoss]] = {}
-        for view in self._views():
+        for view, count in self._views():
             mine: dict[int, list[RowLoss]] = {}
-            for index in range(_first_at(view, first), _first_at(view, last + 1)):
+            for index in range(_first_at(view, first), min(count, _first_at(view, last + 1))):
                 row = _row(view, index)
                 mine.setdefault(row.step, []).append(row)
             found |= mine
         return sorted((row for rows in found.values() for row in rows), key=_badness, reverse=True)
 
     def history(self, file: int, line: int) -> list[RowLoss]:
-        """Every visit to one row, oldest first."""
+        """Every visit to one row, oldest first; those that were made again once."""
         wanted = _KEY.pack(line, file)
-        return [_row(view, index) for view in self._views() for index in _places(view, wanted)]
+        return [
+            _row(view, index)
+            for view, count in self._views()
+            for index in _places(view, wanted)
+            if index < count
+        ]
 
     def stubborn(self, count: int, visits: int = 2) -> list[Stubborn]:
         """The rows with the highest newest mean loss of those seen at least `visits` times.
 
         One pass over the newest attempt's file: about 1.5 s a million records.
         """
-        for view in reversed(list(self._views())):
-            if _count(view):
+        for view, count_here in reversed(list(self._views())):
+            if count_here:
                 return _stubborn(view, count, visits)
         return []
 
-    def _views(self) -> Iterator[mmap.mmap]:
-        for path in sorted(self._job.path.glob("rows-a*.bin"), key=attempt_of):
-            view = _mapped(path)
-            if view is not None:
-                yield view
+    def _views(self) -> Iterator[tuple[mmap.mmap, int]]:
+        """Each attempt's file with how many of its records count: an attempt makes all steps from
+        its first one on again."""
+        paths = sorted(self._job.path.glob("rows-a*.bin"), key=attempt_of)
+        views = [view for path in paths if (view := _mapped(path)) is not None]
+        firsts = [_step(view, 0) if _count(view) else sys.maxsize for view in views]
+        for place, view in enumerate(views):
+            again = min(firsts[place + 1 :], default=sys.maxsize)
+            yield view, _count(view) if again == sys.maxsize else _first_at(view, again)
 
 
 def path_of(job: Job, attempt: int) -> Path:

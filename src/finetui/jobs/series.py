@@ -277,6 +277,12 @@ class SeriesBuilder:
         self.values.values.extend(values)
         self.steps.extend(steps)
 
+    def rewind(self, step: float) -> None:
+        """Drop the points past `step`: they are made again."""
+        if self._last > step:
+            self._go_back_to(math.nextafter(step, math.inf))
+            self._last = self.steps[len(self.steps) - 1] if len(self.steps) else -math.inf
+
     def view(self) -> Series:
         """Return what is there now; later points leave the view as it is."""
         self.values.settle()

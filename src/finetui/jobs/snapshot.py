@@ -93,6 +93,17 @@ class Checkpoint:
 
 
 @dataclass(frozen=True)
+class Rank:
+    """One process of a run on several GPUs: its host, its GPU (UUID or index), and its bytes."""
+
+    rank: int
+    host: str
+    gpu: str
+    memory: int | None
+    memory_peak: int | None
+
+
+@dataclass(frozen=True)
 class Progress:
     """How far a stage without steps is."""
 
@@ -108,7 +119,8 @@ class Snapshot:
     Times are seconds, memory is bytes: `memory` on the device, `rss` of the process.
     `supervised_share` is trained tokens over all tokens, 0 to 1. `figures` and `eval_figures`
     are the objective's own numbers of the newest step and evaluation, by name; their curves are
-    called `figures.NAME` and `eval_figures.NAME`. `exact` is False while a long history is known
+    called `figures.NAME` and `eval_figures.NAME`. `ranks` are empty for a run of one process;
+    `memory` is then rank 0's. `exact` is False while a long history is known
     from samples only: counts and curves are then an estimate (≈).
     """
 
@@ -151,6 +163,7 @@ class Snapshot:
     guards: tuple[Guard, ...] = ()
     controls: tuple[Control, ...] = ()
     checkpoints: tuple[Checkpoint, ...] = ()
+    ranks: tuple[Rank, ...] = ()
     log: tuple[str, ...] = ()
     bad_lines: int = 0
     exact: bool = True

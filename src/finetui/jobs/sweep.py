@@ -52,7 +52,11 @@ class SweepTrial:
 
     def state(self) -> JobState:
         """The state of its job, "missing" where somebody removed the folder."""
-        if not self.job.path.is_dir():
+        try:
+            there = self.job.path.is_dir()
+        except OSError:  # a name that no file system takes
+            there = False
+        if not there:
             return JobState("missing", "its folder is gone")
         return state(self.job)
 
@@ -125,7 +129,7 @@ class Sweep:
     @property
     def created(self) -> float:
         value = self._record().get("created")
-        return float(value) if isinstance(value, (int, float)) else 0.0
+        return float(value) if isinstance(value, (int, float)) and abs(value) < 1e15 else 0.0
 
     def trials(self) -> list[SweepTrial]:
         """The trials in order; raises UserError when sweep.json cannot be read."""
@@ -135,8 +139,13 @@ class Sweep:
         return [self._trial(item) for item in written if isinstance(item, Mapping)]
 
     def _trial(self, item: Mapping[str, Any]) -> SweepTrial:
-        changes = tuple((str(pair[0]), str(pair[1])) for pair in item.get("changes", ()))
-        job = Job(os.path.normpath(self.path / str(item.get("job", ""))))
+        try:
+            changes = tuple((str(field), str(value)) for field, value in item.get("changes", ()))
+            job = Job(os.path.normpath(self.path / str(item.get("job", ""))))
+        except (TypeError, ValueError):
+            raise UserError(
+                "a run of the sweep does not read.", str(self.path / "sweep.json")
+            ) from None
         return SweepTrial(str(item.get("name", "")), changes, job)
 
     def _record(self) -> dict[str, Any]:
@@ -232,7 +241,8 @@ def stop_sweep(sweep: Sweep, now: bool = False) -> str:
     if found.ended:
         raise UserError(f"there is nothing to stop: {found.sentence}.", sweep.id)
     write_atomic(sweep.stop_file, "")
-    going = next((trial.job for trial in sweep.trials() if trial.state().alive), None)
+    states = ((trial.job, trial.state()) for trial in sweep.trials())
+    going = next((job for job, found in states if found.alive or found.waits), None)
     if going is None:
         return f"{sweep.id} starts no further run"
     if now:
@@ -268,9 +278,10 @@ def sweep_state(sweep: Sweep) -> JobState:
 def _doing(sweep: Sweep, trials: Sequence[SweepTrial], states: Sequence[JobState]) -> str:
     """The run that goes on, else the runner's last word."""
     pairs = zip(trials, states, strict=True)
-    going = next((trial.name for trial, found in pairs if found.alive), "")
-    if going:
-        return f"now {going}"
+    going = next((pair for pair in pairs if pair[1].alive or pair[1].waits), None)
+    if going is not None:
+        trial, found = going
+        return f"now {trial.name}, which {found.sentence}" if found.waits else f"now {trial.name}"
     said = tail(sweep.log, 1)
     return said[0] if said else "starting"
 

@@ -1,6 +1,7 @@
 """The complete lines that a growing file gained since the last look, from any byte on."""
 
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,6 +33,8 @@ class LineTail:
         try:
             found = self.path.stat()
         except OSError:
+            return []
+        if not stat.S_ISREG(found.st_mode):
             return []
         if (self._inode and found.st_ino != self._inode) or found.st_size < self.position:
             self.position = 0

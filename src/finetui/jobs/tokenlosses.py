@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from finetui.errors import BROKEN
 from finetui.jobs.folder import Job, list_jobs
 
 FILE = "tokenloss.jsonl"
@@ -37,7 +38,7 @@ def read(job: Job) -> list[TokenLosses]:
     for line in lines:
         try:
             found.append(msgspec.json.decode(line, type=TokenLosses))
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except BROKEN:
             continue
     return found
 

@@ -6,13 +6,18 @@ import hashlib
 import os
 import socket
 import time
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
-from finetui.errors import UserError
+from finetui.errors import BROKEN, UserError
 from finetui.rating.chain import Chain, Link, append_shared, read_chain
 from finetui.rating.session import Session, default_rater
+
+_Record = TypeVar("_Record")
 
 
 class Head(msgspec.Struct, frozen=True):
@@ -86,7 +91,16 @@ def entries(session: Session) -> list[AuditEntry]:
         chain = read_chain(session.audit_log, session.manifest_hash)
     except OSError:
         return []
-    return [msgspec.json.decode(line, type=AuditEntry) for line in chain.lines]
+    return _read_as(chain.lines, AuditEntry)
+
+
+def _read_as(lines: Iterable[bytes], kind: type[_Record]) -> list[_Record]:
+    """The lines that are such records: a chain can be whole and hold something else."""
+    found = []
+    for line in lines:
+        with suppress(*BROKEN):
+            found.append(msgspec.json.decode(line, type=kind))
+    return found
 
 
 def unsealing(session: Session) -> AuditEntry | None:
@@ -126,6 +140,8 @@ def verify(session: Session) -> list[str]:
     if audit.problem:
         problems.append(f"audit/log.jsonl: {audit.problem}")
     log = entries(session)
+    if len(log) < len(audit.lines):
+        problems.append("audit/log.jsonl: a line is no entry of a log")
     if not log or log[0].event != "create":
         problems.append("audit/log.jsonl: the entry of the sealing is missing")
     chains = {
@@ -163,9 +179,7 @@ class _Noted(msgspec.Struct):
 
 def _noted(chain: Chain) -> list[dict[str, Head]]:
     """The heads of earlier files that a rater's file wrote down when it was opened."""
-    return [
-        found for line in chain.lines if (found := msgspec.json.decode(line, type=_Noted).heads)
-    ]
+    return [found.heads for found in _read_as(chain.lines, _Noted) if found.heads]
 
 
 def _shortened(source: str, noted: dict[str, Head], chains: dict[str, Chain]) -> list[str]:

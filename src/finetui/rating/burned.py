@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from finetui.errors import UserError
+from finetui.errors import BROKEN, UserError
 from finetui.workspace import sync_folder
 
 FILE = "burned.jsonl"
@@ -54,7 +54,7 @@ def burned(ratings_dir: Path) -> frozenset[str]:
     for number, line in enumerate(filter(None, lines[:-1]), start=1):
         try:
             found.add(msgspec.json.decode(line, type=Burned).prompt_hash)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except BROKEN as error:
             raise UserError(
                 f"the list of burned prompts does not read ({error}).",
                 f"{ratings_dir / FILE}:{number}",

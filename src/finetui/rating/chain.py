@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from finetui.errors import BROKEN
 from finetui.workspace import sync_folder
 
 _H_OPEN = b',"h":"'
@@ -106,7 +107,7 @@ def _stated(line: bytes) -> _Stated | None:
     ends_well = line[-_SUFFIX : -_SUFFIX + len(_H_OPEN)] == _H_OPEN
     try:
         return msgspec.json.decode(line, type=_Stated) if ends_well else None
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except BROKEN:
         return None
 
 

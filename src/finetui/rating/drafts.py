@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from finetui.errors import UserError
+from finetui.errors import BROKEN, UserError
 from finetui.rating.findings import Findings, inspect
 from finetui.rating.registration import Registration, checked
 from finetui.rating.session import Item, Session, default_rater, refuse_bad_names, seal
@@ -78,7 +78,7 @@ def read_draft(ratings_dir: Path, name: str) -> Draft:
         ) from None
     except OSError as error:
         raise UserError("the draft cannot be read.", str(file), f"({error.strerror})") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except BROKEN as error:
         raise UserError(f"the draft does not read ({error}).", str(file)) from error
 
 

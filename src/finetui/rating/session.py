@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from finetui.errors import UserError
+from finetui.errors import BROKEN, UserError
 from finetui.rating.registration import (
     DEFAULT_QUESTION as DEFAULT_QUESTION,
 )
@@ -245,8 +245,9 @@ def open_session(path: Path) -> Session:
         ) from None
     except OSError as error:
         raise UserError("the session cannot be read.", str(file), f"({error.strerror})") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except BROKEN as error:
         raise UserError(f"the manifest does not read: {error}.", str(file)) from error
+    refuse_bad_names(manifest.session, manifest.raters)  # both become names of files
     return Session(path, manifest, hashlib.sha256(data).hexdigest())
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple, TypeVar
 
 import msgspec
 
-from finetui.errors import UserError
+from finetui.errors import BROKEN, UserError
 from finetui.rating import audit
 from finetui.rating.analysis import Report
 from finetui.rating.collecting import report_on, standing
@@ -120,6 +120,9 @@ def _open_and_check(session: Session) -> Mapping:
     if items_hash(key, items, excluded, findings) != manifest.items_hash:
         raise _tampered(session, "the outputs are not those that were sealed")
     provenance = _read(session, "provenance.json", Provenance)
+    named = set(provenance.systems)
+    if len(named) < 2 or any(not named <= item.outputs.keys() for item in items):
+        raise _tampered(session, "the systems are not those that answered")
     layout = lay_out(key, _scheme(manifest), items, provenance.systems)
     for rater, packet in layout.packets.items():
         if hashlib.sha256(packet).hexdigest() != manifest.packets.get(rater):
@@ -177,7 +180,7 @@ def _read(session: Session, name: str, kind: type[S]) -> S:
         raise UserError(
             "a sealed file cannot be read.", str(file), f"({error.strerror})"
         ) from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except BROKEN as error:
         raise _tampered(session, f"sealed/{name} does not read ({error})") from error
 
 

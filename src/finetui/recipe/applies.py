@@ -88,6 +88,7 @@ _IDLE = (
         lambda r, _: not r.evaluation.suite and not r.data.general,
     ),
     _Idle(("training.epochs",), "max steps wins", lambda r, _: r.training.max_steps > 0),
+    _Idle(("training.sharding",), "one process has it all", lambda r, _: r.training.processes == 1),
     _Idle(("checkpoints.keep",), "only the end is saved", lambda r, _: r.checkpoints.every == 0),
     _Idle(("guards.spike_size",), "spike is off", lambda r, _: r.guards.spike == "off"),
     _Idle(

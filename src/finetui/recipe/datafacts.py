@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from finetui.errors import BROKEN
 from finetui.recipe.files import is_template_file
 from finetui.recipe.schema import Recipe
 
@@ -158,7 +159,7 @@ def _lines(path: Path) -> list[object]:
     for line in [line for line in whole if line.strip()][:_ROWS]:
         try:
             rows.append(msgspec.json.decode(line))
-        except (msgspec.DecodeError, RecursionError, UnicodeError):
+        except BROKEN:
             continue
     return rows
 
@@ -175,7 +176,7 @@ def _array(path: Path, size: int) -> list[object]:
         return []
     try:
         found = msgspec.json.decode(path.read_bytes())
-    except (msgspec.DecodeError, RecursionError, UnicodeError):
+    except BROKEN:
         return _lines(path)
     return found[:_ROWS] if isinstance(found, list) else []
 

@@ -20,6 +20,7 @@ from typing import Any
 
 import msgspec
 
+from finetui.errors import BROKEN
 from finetui.recipe import coefficients
 from finetui.recipe.coefficients import Measured
 from finetui.recipe.datafacts import Details, look
@@ -27,6 +28,7 @@ from finetui.recipe.field import Value
 from finetui.recipe.files import is_hub_id, resolve
 from finetui.recipe.schema import FIELDS, Recipe, get
 
+_MOST = 2**40  # of layers, units or words: what is above is no model's size
 _WHOLE_FILE = 32 * 2**20  # bytes read in full; from larger files blocks are sampled
 _BLOCKS, _BLOCK = 16, 2**19
 _LONGEST_HEADER = 100 * 2**20  # bytes; the limit of the safetensors format itself
@@ -152,7 +154,11 @@ def gather(recipe: Recipe, root: Path, machine: Facts | None = None) -> Facts:
     gone = {path for _, path in missing}
     train = [Path(path) for path in absolute.data.train if path not in gone]
     from_hub = is_hub_id(recipe.model.path, root)
-    model = _hub_folder(recipe) if from_hub else Path(absolute.model.path)
+    model = (
+        hub_folder(recipe.model.path, recipe.model.revision)
+        if from_hub
+        else Path(absolute.model.path)
+    )
     known = model is not None and model.is_dir() and bool(recipe.model.path)
     general = Path(absolute.data.general)
     mixed = [general] if recipe.data.general_share > 0 and general.is_file() else []
@@ -190,12 +196,12 @@ def _with_longest(facts: Facts, mixed: Sequence[Path], rate: float) -> Facts:
     return dataclasses.replace(facts, longest=max(facts.longest, found.longest))
 
 
-def _hub_folder(recipe: Recipe) -> Path | None:
+def hub_folder(name: str, revision: str) -> Path | None:
     """The local copy of a Hugging Face model in the hub's cache, if there is one."""
     home = os.environ.get("HF_HOME") or "~/.cache/huggingface"
     cache = Path(os.environ.get("HF_HUB_CACHE") or f"{home}/hub").expanduser()
-    folder = cache / f"models--{recipe.model.path.replace('/', '--')}"
-    revision = recipe.model.revision or "main"
+    folder = cache / f"models--{name.replace('/', '--')}"
+    revision = revision or "main"
     try:
         reference = folder / "refs" / revision
         commit = reference.read_text().strip() if reference.is_file() else revision
@@ -295,7 +301,7 @@ class _Geometry:
     def number(self, *names: str) -> int | None:
         for name in names:
             value = self.config.get(name)
-            if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+            if isinstance(value, int) and not isinstance(value, bool) and 0 < value < _MOST:
                 return value
         return None
 
@@ -334,7 +340,9 @@ def _tensor_shapes(model_dir: Path) -> dict[str, tuple[int, ...]]:
     for shard in sorted(model_dir.glob("model*.safetensors")):
         for name, entry in _safetensors_header(shard).items():
             shape = entry.get("shape") if isinstance(entry, dict) else None
-            if isinstance(shape, list) and all(isinstance(n, int) and n >= 0 for n in shape):
+            if isinstance(shape, list) and all(
+                isinstance(n, int) and 0 <= n < _MOST for n in shape
+            ):
                 shapes[name] = tuple(shape)
     return shapes
 
@@ -348,7 +356,7 @@ def _safetensors_header(path: Path) -> dict[str, Any]:
             if not 0 < length <= min(_LONGEST_HEADER, path.stat().st_size):
                 return {}
             header = msgspec.json.decode(file.read(length))
-    except (OSError, msgspec.DecodeError, RecursionError):
+    except (OSError, *BROKEN):
         return {}
     return header if isinstance(header, dict) else {}
 
@@ -485,7 +493,7 @@ def _first_text(path: Path) -> str:
     for line in block.split(b"\n")[:-1]:
         try:
             found += _strings(msgspec.json.decode(line))
-        except (msgspec.DecodeError, RecursionError, UnicodeError):
+        except BROKEN:
             continue
     return "\n".join(found)
 
@@ -570,7 +578,7 @@ def _measure_array(path: Path, sample: int, size: int) -> _File | None:
         return None
     try:
         rows = msgspec.json.decode(path.read_bytes())
-    except (msgspec.DecodeError, RecursionError):
+    except BROKEN:
         return _measure_lines(path, sample, size, _text_of_line)
     if not isinstance(rows, list) or not rows:
         return None
@@ -583,7 +591,7 @@ def _measure_array(path: Path, sample: int, size: int) -> _File | None:
 def _text_of_line(line: bytes) -> _Size:
     try:
         return _text_of(msgspec.json.decode(line))
-    except (msgspec.DecodeError, RecursionError, UnicodeError):
+    except BROKEN:
         return _text_of_bytes(line)
 
 

@@ -250,7 +250,7 @@ def given(value: object) -> str:
         case bool():
             return "true" if value else "false"
         case int() | float():
-            return show_number(value) if math.isfinite(value) else repr(value)
+            return show_number(value) if abs(value) < 1e300 else repr(value)[:40]
         case str():
             return f"the text {quote(value)}"
         case list() | tuple():

@@ -15,7 +15,7 @@ from msgspec import Struct
 from tomlkit.exceptions import TOMLKitError
 from tomlkit.items import Float, Item, Trivia
 
-from finetui.errors import UserError
+from finetui.errors import BROKEN, UserError
 from finetui.recipe.field import Field, FieldError, given, show_number
 from finetui.recipe.schema import FIELDS, GROUPS, Recipe, Value, defaults, get, nearest, replace
 from finetui.recipe.toml_text import insert, key_lines, nearest_line, statements
@@ -264,7 +264,7 @@ def _decode(text: str, file: str) -> dict[str, object]:
     except tomli.TOMLDecodeError as error:
         message = f"{error.msg[:1].lower()}{error.msg[1:]} (column {error.colno})."
         raise RecipeError(file, [Problem(error.lineno, "", message)]) from error
-    except (TOMLKitError, RecursionError) as error:
+    except (TOMLKitError, *BROKEN) as error:
         raise RecipeError(file, [Problem(0, "", "is no TOML that can be edited.")]) from error
     return tree
 

@@ -46,6 +46,8 @@ __all__ = [
 _POINTS = 200  # of the learning-rate curve: more than any pane has columns
 _PACKED = 0.95  # share of a packed sequence that is filled; first-fit reaches 0.95 to 0.99
 _KNOWN, _ONCE = 0.1, 0.25  # doubt in the pace: from several earlier runs, from one
+# Processes that wait for each other's gradients, at worst.
+_WAITS = 1.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,7 +172,7 @@ def _sequences(recipe: Recipe, facts: Facts, rows: int | None) -> int | None:
 def _steps_per_epoch(recipe: Recipe, sequences: int | None) -> int | None:
     if sequences is None:
         return None
-    batches = math.ceil(sequences / recipe.training.batch_size)
+    batches = math.ceil(sequences / (recipe.training.batch_size * recipe.training.processes))
     return max(1, math.ceil(batches / recipe.training.accumulation))
 
 
@@ -243,7 +245,9 @@ def _disk(
         return ()
     size = 4.0 * trained
     saved = _times(steps, recipe.checkpoints.every)
-    kept = recipe.checkpoints.keep if saved is None else min(recipe.checkpoints.keep, saved)
+    # Two stay whatever is asked for, and the oldest goes once the newest is there.
+    most = max(2, recipe.checkpoints.keep) + 1
+    kept = most if saved is None else min(most, saved)
     states = (2.03 if recipe.training.optimizer.endswith("8bit") else 8.0) * trained
     best = recipe.evaluation.keep_best and bool(recipe.data.eval)
     row_losses = 24 * seen if recipe.logging.row_losses else 0
@@ -280,13 +284,18 @@ def _flops(recipe: Recipe, facts: Facts, tokens: int | None, steps: int | None) 
 def _seconds(
     recipe: Recipe, facts: Facts, flops: float | None
 ) -> tuple[float | None, float | None]:
-    """From the pace of earlier runs on this device: the fastest and the slowest of the newest."""
+    """From the pace of earlier runs on this device: the fastest and the slowest of the newest.
+
+    Several processes share the work, at best without waiting for each other.
+    """
     runs = [run for run in alike(recipe, facts) if run.flops and run.seconds]
     if not runs or flops is None:
         return None, None
     paces = [run.flops / run.seconds for run in runs]
     doubt = _KNOWN if len(runs) > 1 else _ONCE
-    return flops / max(paces) * (1 - doubt), flops / min(paces) * (1 + doubt)
+    each = flops / recipe.training.processes
+    waits = _WAITS if recipe.training.processes > 1 else 1.0
+    return each / max(paces) * (1 - doubt), each / min(paces) * (1 + doubt) * waits
 
 
 def _notes(recipe: Recipe, facts: Facts, found: Peak | None) -> Iterator[str]:

@@ -227,12 +227,35 @@ def peak(recipe: Recipe, facts: Facts) -> Peak | None:
         return None
     coefficients, source = _coefficients(recipe, facts)
     batch = largest_batch(recipe, facts)
-    gradients = 4.0 * trained
+    shares = _shares(recipe)
+    gradients = 4.0 * trained / shares
     moments = _moments(recipe, facts, coefficients, batch, gradients, source)
     moment = max(moments, key=lambda name: _high(moments[name]))
     fixed = _weights(recipe, facts, facts.model_parameters, trained)
+    if recipe.training.processes > 1:
+        together = _whole_layers(recipe, facts) if shares > 1 else _even("buckets", gradients)
+        fixed = (*(_part_of(part, shares) for part in fixed), together)
     tensors = (*fixed, *(part for part in moments[moment] if part.high > 0))
     return _calibrated(recipe, facts, tensors, moment, source)
+
+
+def _shares(recipe: Recipe) -> int:
+    """Into how many parts weights, gradients and optimiser states are shared out."""
+    training = recipe.training
+    return training.processes if training.sharding == "fsdp" else 1
+
+
+def _part_of(part: Part, shares: int) -> Part:
+    return Part(part.name, part.low / shares, part.high / shares, part.source)
+
+
+def _whole_layers(recipe: Recipe, facts: Facts) -> Part:
+    """What is put together again: two layers at a time, embedding and output layer for a step."""
+    assert facts.vocab and facts.model_hidden and facts.model_layers and facts.model_parameters
+    outer = facts.vocab * facts.model_hidden * (1 if facts.tied else 2)
+    layer = max(0, facts.model_parameters - outer) / facts.model_layers
+    element = 4.0 if recipe.method.kind == "full" or precision(recipe, facts) == "fp32" else 2.0
+    return _even("whole layers", element * (outer + 2 * layer))
 
 
 def _coefficients(recipe: Recipe, facts: Facts) -> tuple[Coefficients, Source]:

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 import xxhash
 
+from finetui import readonly
 from finetui.data.edits.layout import PARTS, open_journal, transaction
 from finetui.data.edits.step_order import StepOrder
 from finetui.data.edits.steps import (
@@ -215,7 +216,7 @@ class Journal:
     # ------------------------------------------------------------ writing
 
     def set_meta(self, key: str, value: str) -> None:
-        with self._writing() as database:
+        with self._writing(asked=False) as database:
             _put(database, [(key, value)])
 
     def apply(
@@ -302,7 +303,7 @@ class Journal:
     def rebase(self, identity: Sequence[tuple[str, str]], places: Sequence[Placed]) -> bool:
         """Bind the edits to a replaced file; False when another process has done so meanwhile."""
         with self._lock:
-            with self._writing() as database:
+            with self._writing(asked=False) as database:
                 if all(self.meta(key) == value for key, value in identity):
                     return False
                 _put(database, identity)
@@ -464,8 +465,14 @@ class Journal:
         )
 
     @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
-        """One write transaction; other sessions' operations are taken in before the block."""
+    def _writing(self, asked: bool = True) -> Iterator[sqlite3.Connection]:
+        """One write transaction; other sessions' operations are taken in before the block.
+
+        What a person ``asked`` for would be lost in the private copy of a read-only workspace:
+        ReadOnlyError.
+        """
+        if asked:
+            readonly.refuse_in_copy(self.path)
         with self._lock:
             database = self._open()
             try:

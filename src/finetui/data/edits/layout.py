@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from finetui.errors import UserError
+from finetui.errors import BROKEN, UserError
 
 VERSION = 2
 _LAYOUT_1 = """
@@ -90,14 +90,14 @@ def open_journal(path: Path) -> sqlite3.Connection:
 
     Raises UserError for a file that is none, or that a newer finetui wrote.
     """
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
     try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
         database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = FULL")
         _bring_up_to_date(database, path)
-    except sqlite3.DatabaseError as error:
+    except (OSError, sqlite3.DatabaseError, *BROKEN) as error:
         raise UserError(
             f"is not a readable journal: {error}.",
             str(path),

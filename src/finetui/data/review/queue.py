@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from finetui import readonly
 from finetui.data.keys import answer_text, value_hash
 from finetui.data.records import CHAT_KEYS, Record, RecordError, Shape, Turn, parse_record
 from finetui.data.review.additions import append_lines, remove_lines, require_shape
@@ -148,7 +149,7 @@ class Queue:
 
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace
-        self.path = workspace.root / "queue" / "queue.sqlite"
+        self.path = readonly.stand_in(workspace.root / "queue" / "queue.sqlite", workspace.root)
         self._store = QueueStore(self.path)
 
     # ------------------------------------------------------------ reading

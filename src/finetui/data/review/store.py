@@ -20,8 +20,9 @@ from pathlib import Path
 
 import msgspec
 
+from finetui import readonly
 from finetui.data.edits.layout import transaction
-from finetui.errors import UserError
+from finetui.errors import BROKEN, UserError
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS item (
@@ -123,7 +124,7 @@ class QueueStore:
                 return []
             try:
                 return self._open().execute(sql, tuple(values)).fetchall()
-            except sqlite3.DatabaseError as error:
+            except (OSError, sqlite3.DatabaseError, *BROKEN) as error:
                 raise self._unreadable(error) from None
 
     def standings(self, items: Sequence[int]) -> dict[int, Standing]:
@@ -168,6 +169,7 @@ class QueueStore:
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
         """One write transaction; on the disk when the block has ended."""
+        readonly.refuse_in_copy(self.path)
         with self._lock:
             database = self._open()
             with transaction(database, self.path):
@@ -230,16 +232,16 @@ class QueueStore:
     def _open(self) -> sqlite3.Connection:
         if self._database is not None:
             return self._database
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(self.path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
         try:
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.close(os.open(self.path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
             database = sqlite3.connect(
                 self.path, isolation_level=None, check_same_thread=False, timeout=10
             )
             database.execute("PRAGMA journal_mode = WAL")
             database.execute("PRAGMA synchronous = FULL")
             database.executescript(_SCHEMA)
-        except sqlite3.DatabaseError as error:
+        except (OSError, sqlite3.DatabaseError, *BROKEN) as error:
             raise self._unreadable(error) from None
         self._database = database
         return database

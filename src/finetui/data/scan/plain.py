@@ -28,6 +28,7 @@ from finetui.data.records import (
     pair_of,
     read_record,
 )
+from finetui.errors import BROKEN
 
 Read = Callable[[bytes, bool], "PlainRow | None"]
 """Reads a row; the flag says that `PlainRows.late` is in it."""
@@ -173,7 +174,7 @@ class PlainRows:
         def read(raw: bytes, late: bool) -> PlainRow | None:
             try:
                 value = decode(raw)
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            except BROKEN:
                 return None
             turns = value.f0
             said = tuple([turn.f0 for turn in turns])
@@ -221,7 +222,7 @@ class PlainRows:
         def read(raw: bytes, late: bool) -> PlainRow | None:
             try:
                 value = decode(raw)
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            except BROKEN:
                 return None
             if not _keys_are(raw, 1 + pair + _count(value, outer)):
                 return None

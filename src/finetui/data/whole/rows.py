@@ -12,6 +12,7 @@ from finetui.data.edits.steps import State
 from finetui.data.formats.source import Source
 from finetui.data.records import Record, Shape, Turn, read_record
 from finetui.data.strict import JsonFault, RowError, decode, dumps
+from finetui.errors import BROKEN
 
 
 class RowReader(Protocol):
@@ -87,7 +88,7 @@ class SourceRows:
         if self._plain:
             try:
                 turns = _PLAIN.decode(raw).messages
-            except (msgspec.DecodeError, UnicodeDecodeError):
+            except BROKEN:
                 pass
             else:
                 return Record(self._shape, cast(Any, turns))

@@ -81,7 +81,7 @@ _KEYS: dict[str, Key] = {
     "wandb_name": Key("name"),
 }
 
-_ONE_GPU = "finetui trains one process on one GPU."
+_NO_PARALLEL = "the rows of an update are shared out, no layer and no row is."
 _TOKENS = "tokens are not added to a model or changed."
 _EPOCHS = "finetui counts steps, not parts of an epoch."
 _WATCH = "the guard compares with the run's own best loss."
@@ -135,10 +135,10 @@ _WITHOUT: dict[str, tuple[str, str]] = {
     "qat": ("training for quantised weights is not offered.", "method.quantisation"),
     "quantization": ("weights are quantised for qlora only.", "method.quantisation"),
     "gptq": ("GPTQ models are not trained.", "method.quantisation"),
-    "sequence_parallel_degree": (_ONE_GPU, ""),
-    "tensor_parallel_size": (_ONE_GPU, ""),
-    "context_parallel_size": (_ONE_GPU, ""),
-    "dp_shard_size": (_ONE_GPU, ""),
+    "sequence_parallel_degree": (_NO_PARALLEL, "training.processes"),
+    "tensor_parallel_size": (_NO_PARALLEL, "training.processes"),
+    "context_parallel_size": (_NO_PARALLEL, "training.processes"),
+    "dp_shard_size": ("set it as the number of processes.", "training.processes"),
     "pretraining_dataset": ("name the text files themselves.", "data.train"),
     "do_causal_lm_eval": ("scores come from held-out answers.", "evaluation.generate"),
     "eval_causal_lm_metrics": ("scores come from held-out answers.", "evaluation.generate"),

@@ -99,13 +99,14 @@ TRAINING: dict[str, Key] = {
     "run_name": Key("name"),
 }
 
-_ONE_GPU = "finetui trains one process on one GPU."
+_OWN_SHARDING = "set how many processes train, and what each holds, with finetui's own fields."
+_NO_PARALLEL = "the rows of an update are shared out, no layer and no row is."
 WITHOUT: dict[str, tuple[str, str]] = {
-    "deepspeed": (_ONE_GPU, "training.optimizer"),
-    "fsdp": (_ONE_GPU, "training.optimizer"),
-    "fsdp_config": (_ONE_GPU, ""),
-    "accelerator_config": (_ONE_GPU, ""),
-    "parallelism_config": (_ONE_GPU, ""),
+    "deepspeed": (_OWN_SHARDING, "training.sharding"),
+    "fsdp": (_OWN_SHARDING, "training.sharding"),
+    "fsdp_config": (_OWN_SHARDING, "training.sharding"),
+    "accelerator_config": (_OWN_SHARDING, "training.processes"),
+    "parallelism_config": (_NO_PARALLEL, "training.processes"),
     "lr_scheduler_kwargs": (
         "the schedules here have no settings of their own.",
         "training.schedule",

@@ -7,10 +7,13 @@ from collections.abc import Iterator
 from finetui.display import size
 from finetui.recipe.forecast import Plan
 from finetui.recipe.rule import Advice, Case, advice, error, rule, warning
+from finetui.recipe.sharding import unsharded
 from finetui.recipe.sources import HOUSE, LIGER, MEASURED, QLORA, TORCH
 
 _FORECAST = "finetui's forecast (see docs)"
 _SLOW_ON_CPU = 500_000_000  # parameters
+# Logs, and what others write meanwhile; `jobs/room.require` asks for as much.
+_SPARE = 1.2
 
 
 def largest_part(plan: Plan) -> tuple[str, str]:
@@ -89,10 +92,10 @@ def disk(case: Case) -> Iterator[Advice]:
     need, free = case.plan.disk_bytes, case.facts.disk_free
     if need is None or free is None:
         return
-    if need > free:
+    if _SPARE * need > free:
         yield error(
             "checkpoints.keep",
-            f"Needs {size(need)} on disk; {size(free)} is free.",
+            f"Needs {size(need)} on disk and a fifth to spare; {size(free)} is free.",
             "A run that cannot save its result is lost; keep fewer checkpoints.",
             _FORECAST,
         )
@@ -107,13 +110,57 @@ def disk(case: Case) -> Iterator[Advice]:
 
 @rule("one-gpu")
 def one_gpu(case: Case) -> Iterator[Advice]:
-    gpus = case.facts.gpus
-    if gpus is not None and gpus > 1:
+    gpus, processes = case.facts.gpus, case.recipe.training.processes
+    if gpus is not None and gpus > 1 and processes == 1:
         yield advice(
-            "training.batch_size",
-            f"{gpus} GPUs are seen; a run uses one of them.",
-            "Start one run a GPU (CUDA_VISIBLE_DEVICES), or a sweep.",
+            "training.processes",
+            f"{gpus} GPUs are seen; the run uses one of them.",
+            "Several processes finish sooner; other runs take a free GPU by themselves.",
             HOUSE,
+        )
+
+
+@rule("processes")
+def processes(case: Case) -> Iterator[Advice]:
+    """One process a GPU: more of them than GPUs cannot start here."""
+    gpus, asked = case.facts.gpus, case.recipe.training.processes
+    if asked == 1 or gpus is None or asked <= gpus:
+        return
+    if gpus == 0:
+        yield advice(
+            "training.processes",
+            f"{asked} processes share the cores of a machine without a GPU.",
+            "That tries a recipe out; it is not faster than one process.",
+            HOUSE,
+        )
+    else:
+        yield warning(
+            "training.processes",
+            f"{asked} processes need {asked} GPUs; {gpus} {'is' if gpus == 1 else 'are'} seen.",
+            "Here the run would not start; a cluster may have them.",
+            TORCH,
+        )
+
+
+@rule("sharding")
+def sharding(case: Case) -> Iterator[Advice]:
+    """What cannot be trained while the weights are shared out."""
+    recipe = case.recipe
+    if recipe.training.sharding != "fsdp" or recipe.training.processes == 1:
+        return
+    for id, what in unsharded(recipe):
+        yield error(
+            id,
+            f"{what} cannot be trained with sharding fsdp.",
+            "Choose ddp, which keeps the whole model on every GPU.",
+            TORCH,
+        )
+    if case.facts.gpus == 0:
+        yield error(
+            "training.sharding",
+            "fsdp needs GPUs, and none is seen here.",
+            "On a CPU ddp tries several processes out.",
+            TORCH,
         )
 
 

@@ -118,7 +118,8 @@ def few_steps(case: Case) -> Iterator[Advice]:
 
 def batch_rows(recipe: Recipe) -> int:
     """Rows (or packed sequences) of one update."""
-    return recipe.training.batch_size * recipe.training.accumulation
+    training = recipe.training
+    return training.batch_size * training.accumulation * training.processes
 
 
 @rule("warmup")

@@ -38,7 +38,7 @@ class Model(Table, frozen=True):
         Info(
             "run model's code",
             help="Let the model folder's own Python code run (trust_remote_code).",
-            why="It runs with your rights: leave it off unless you have read the code.",
+            why="It runs with your rights: read the code, then allow exactly that: finetui trust.",
             source="transformers docs, from_pretrained",
         ),
     ] = False

@@ -221,3 +221,27 @@ class Training(Table, frozen=True):
             source=MEASURED,
         ),
     ] = 0.0
+    processes: Annotated[
+        int,
+        Meta(ge=1, le=4096),
+        Info(
+            "processes",
+            help="Processes that train together, one on each GPU; each takes its own rows of every "
+            "update.",
+            why="More finish sooner. Rows an update = batch size x accumulation x processes, so "
+            "lower accumulation by as much to keep the updates the same.",
+            source=TORCH,
+            unit="GPUs",
+        ),
+    ] = 1
+    sharding: Annotated[
+        Literal["ddp", "fsdp"],
+        Info(
+            "sharding",
+            help="What every GPU holds: the whole model (ddp), or its share of the weights, "
+            "gradients and optimiser states (fsdp: FSDP2).",
+            why="ddp is faster while the model fits one GPU; fsdp fits larger models and moves "
+            "more between GPUs.",
+            source=TORCH,
+        ),
+    ] = "ddp"
