@@ -31,7 +31,7 @@ def main() -> int:
         if report is not None:
             return _tell(report, service)
     print(
-        "Nothing was audited: no advisory service could be reached (pypi.org, osv.dev). "
+        "Nothing was audited: no advisory service could be reached. "
         "Try again from a machine with a connection.",
         file=sys.stderr,
     )
