@@ -14,7 +14,7 @@ from finetui.jobs.launch import launch
 from finetui.jobs.liveness import JobState, state
 from finetui.jobs.locks import is_held
 
-LIMIT_S = 60.0
+LIMIT_S = 240.0
 PROGRAM = Path(__file__).with_name("job_programs.py")
 
 

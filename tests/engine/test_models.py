@@ -19,6 +19,7 @@ from finetui.engine.machine import Machine, choose_machine
 from finetui.engine.model import load_model
 from finetui.errors import UserError
 from finetui.evaluation.record import SetSpec, of_job
+from finetui.jobs.checkpoints import best_result
 from finetui.jobs.folder import Job, create
 from finetui.recipe.schema import Recipe, replace
 from finetui.start import tuned_side
@@ -301,7 +302,7 @@ def test_the_best_weights_come_back_after_worse_ones(recipe: Build, tmp_path: Pa
         checkpoints.keep_best(model, folder, 3, 0.5)
         update(model, made)
         assert apart(logits(model), best) > 1e-3
-        found = checkpoints.best_result(folder)
+        found = best_result(folder)
         assert found is not None and found[1]["eval_loss"] == 0.5
         checkpoints.load_best(model, found[0])
         assert apart(logits(model), best) == 0
