@@ -86,7 +86,7 @@ def test_the_advice_hears_of_the_gpu_that_the_job_will_take(
 @pytest.fixture
 def sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     """The sample workspace, where jobs are made but never launched."""
-    monkeypatch.setattr(start, "launch", lambda job: None)
+    monkeypatch.setattr(start, "launch", lambda job, **_: None)
     return create_sample(tmp_path / "sample")
 
 
@@ -184,7 +184,7 @@ def test_a_queued_run_is_made_and_not_launched(
     sample: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     launched: list[object] = []
-    monkeypatch.setattr(start, "launch", launched.append)
+    monkeypatch.setattr(start, "launch", lambda job, **_: launched.append(job))
     queued = start.queue_training(sample, recipe(sample), "later")
     assert queued.slug == "later" and launched == []
     started = start.start_training(sample, recipe(sample))
