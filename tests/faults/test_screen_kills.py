@@ -19,7 +19,7 @@ from finetui.rating.session import Item, Session, default_rater, seal
 from finetui.rating.votes import read_events
 from finetui.workspace import Workspace, create
 
-ROWS, ITEMS, VOTES_A_KILL = 3_000, 700, 2
+ROWS, ITEMS, VOTES_A_KILL = 8_000, 700, 2
 EDITING = """
 import pathlib, sys
 from finetui.tui.app import FinetuiApp
