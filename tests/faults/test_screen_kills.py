@@ -8,10 +8,12 @@ import random
 import re
 import signal
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from pty_harness import Terminal
+from pty_harness import LIMIT, Terminal
 
 from finetui.data.dataset import open_dataset
 from finetui.rating.registration import Registration
@@ -88,7 +90,9 @@ def edit_and_kill(workspace: Workspace, draw: random.Random, before: int) -> int
             screen.wait(lambda one: dropped_on(one) == before)
         screen.press("j" * before)
         wanted = before + draw.randint(2, 6)
+        end = time.monotonic() + LIMIT
         while dropped_on(screen) < wanted:
+            assert time.monotonic() < end, screen.text
             screen.press("d")
             screen.pump(0.05)
         screen.press("d", "d")
@@ -123,17 +127,25 @@ def vote_and_kill(workspace: Workspace, draw: random.Random, before: int) -> int
     """Rate from the first open item on; returns how many votes were shown as saved in all."""
     command = [sys.executable, "-m", "finetui", "rate", "vote", "trial", "-w", str(workspace.root)]
     with Terminal(command, size=(110, 30)) as screen:
-        while not re.search(r"answer [AZ]\d", screen.text):
-            screen.press("enter")
-            screen.pump(0.3)
-        while saved_on(screen) < before + VOTES_A_KILL:
-            screen.press("2")
-            screen.pump(0.1)
+        press_until(screen, "enter", lambda: bool(re.search(r"answer [AZ]\d", screen.text)))
+        for votes in range(before + 1, before + VOTES_A_KILL + 1):
+            press_until(screen, "2", lambda votes=votes: saved_on(screen) >= votes)
         screen.pump(0.6 + draw.random() * 0.3)  # presses that come too soon are not taken
         screen.press("1")
         screen.pump(draw.random() * 0.03)
         kill(screen)
         return saved_on(screen)
+
+
+def press_until(screen: Terminal, key: str, seen: Callable[[], bool]) -> None:
+    """Press again only after a while: what comes steadily counts as a key held down."""
+    end = time.monotonic() + LIMIT
+    while not seen():
+        assert time.monotonic() < end, screen.text
+        screen.press(key)
+        patience = time.monotonic() + 1.0
+        while not seen() and time.monotonic() < patience:
+            screen.pump(0.05)
 
 
 def saved_on(screen: Terminal) -> int:
