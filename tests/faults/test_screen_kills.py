@@ -128,6 +128,7 @@ def vote_and_kill(workspace: Workspace, draw: random.Random, before: int) -> int
     command = [sys.executable, "-m", "finetui", "rate", "vote", "trial", "-w", str(workspace.root)]
     with Terminal(command, size=(110, 30)) as screen:
         press_until(screen, "enter", lambda: bool(re.search(r"answer [AZ]\d", screen.text)))
+        screen.wait_for("2 right")  # its keys count from here on
         for votes in range(before + 1, before + VOTES_A_KILL + 1):
             press_until(screen, "2", lambda votes=votes: saved_on(screen) >= votes)
         screen.pump(0.6 + draw.random() * 0.3)  # presses that come too soon are not taken
