@@ -45,12 +45,6 @@ def exit_sentence(job: Job, ended: ExitRecord) -> str:
     return f"{sentence}: {cause}" if cause else sentence
 
 
-def out_of_memory(ended: ExitRecord) -> bool:
-    """Tell whether the kernel's counters say that memory ran out while the worker ran."""
-    killed = ended.signal == signal.SIGKILL
-    return killed and bool(ended.cgroup_oom_kills or ended.oom_kills)
-
-
 def lighter(recipe: Mapping[str, Any], on_gpu: bool) -> str:
     """The one change of a recipe (as in a spec) that lowers the memory of its steps most cheaply.
 
